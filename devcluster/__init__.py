@@ -1,0 +1,1 @@
+"""A throwaway Kubernetes cluster of the real components, from source, without a registry."""

@@ -1,0 +1,1 @@
+"""The service: answers `/rerank` from a cache of pair scores and a ladder of models."""

@@ -1,0 +1,66 @@
+"""The service's settings: one JSON file that the operator writes into a ConfigMap."""
+
+from pathlib import Path
+
+from pydantic import Field, PositiveInt, SecretStr
+
+from rag_service.contract.duration import Duration
+from rag_service.contract.model import Shape
+
+PORT = 8081
+
+# The part of a model's URI before `://`, and where its files are then found.
+MODEL_SCHEMES = {
+    "file": "a directory that the container can read",
+    "package": "an installed Python package that carries the model",
+}
+
+
+class ModelSettings(Shape):
+    """One rung of the quality ladder."""
+
+    name: str = Field(min_length=1, description="what clients call the model")
+    uri: str = Field(pattern=rf"^({'|'.join(MODEL_SCHEMES)})://.+$", description="where the model's files are")
+
+
+class RedisSettings(Shape):
+    """Where the cache is kept."""
+
+    url: str = Field(description="redis://host:port/db, without credentials")
+    password_file: Path | None = Field(default=None, description="file that holds the password")
+
+
+class CacheSettings(Shape):
+    """How long a score is kept."""
+
+    ttl: Duration = Field(description="a score is recomputed after this time, however often it was read")
+    redis: RedisSettings | None = Field(default=None, description="without it nothing is cached")
+
+
+class Limits(Shape):
+    """The largest request that is accepted; a larger one gets 413 or 422."""
+
+    body_bytes: PositiveInt = 4 * 1024 * 1024
+    documents: PositiveInt = 1000
+    text_characters: PositiveInt = 100_000
+
+
+class ServiceSettings(Shape):
+    """Everything that `rag-service serve --config FILE` reads."""
+
+    service: str = Field(min_length=1, description="namespace/name of the RAGService: part of every cache key")
+    models: tuple[ModelSettings, ...] = Field(min_length=1, description="best first; the first answers by default")
+    cache: CacheSettings
+    request_timeout: Duration = Field(description="a request that takes longer gets 504")
+    threads: PositiveInt = Field(default=1, description="engine threads: the whole CPUs of the pod's limit, at least 1")
+    limits: Limits = Limits()
+
+
+def load(path: Path) -> ServiceSettings:
+    """Read the file. Raises pydantic.ValidationError that names each wrong field."""
+    return ServiceSettings.model_validate_json(path.read_bytes())
+
+
+def read_password(redis: RedisSettings) -> SecretStr | None:
+    """The password, or None where none is set. Raises OSError when the file cannot be read."""
+    return SecretStr(redis.password_file.read_text().strip()) if redis.password_file else None

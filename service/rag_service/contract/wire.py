@@ -1,0 +1,59 @@
+"""Requests and answers of `POST /rerank`, in the shape of Hugging Face's text-embeddings-inference.
+
+Beyond that shape, a document may be an object with an `id` and `metadata` that come back with its rank, and
+`model` and `top_n` choose the rung and the number of results.
+"""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+HEADER_MODEL = "X-Model"
+HEADER_CACHE = "X-Cache"
+
+
+class Document(BaseModel):
+    """A candidate to rank."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    text: str = Field(description="the text that is scored")
+    id: str | None = Field(default=None, description="returned with the document's rank")
+    metadata: dict[str, Any] | None = Field(default=None, description="returned with the document's rank, unread")
+
+
+class RerankRequest(BaseModel):
+    """A query and the documents to order by their relevance to it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    query: str = Field(min_length=1)
+    texts: Annotated[tuple[str | Document, ...], Field(min_length=1, strict=False)]
+    model: str | None = Field(default=None, description="name of a model of this service; the best one by default")
+    top_n: int | None = Field(default=None, ge=1, description="return only the n best; all by default")
+    raw_scores: bool = Field(default=False, description="the model's own output, without activation")
+    return_text: bool = Field(default=False, description="return each document's text with its rank")
+    truncate: bool = Field(
+        default=True, description="cut pairs that are longer than the model can read; refuse them with 422 otherwise"
+    )
+
+
+class Rank(BaseModel):
+    """One document's place in the answer, best first."""
+
+    model_config = ConfigDict(frozen=True)
+
+    index: int = Field(description="position of the document in the request")
+    score: float
+    text: str | None = None
+    id: str | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class Problem(BaseModel):
+    """Every error's body: what is wrong, in words, and what kind of error it is."""
+
+    model_config = ConfigDict(frozen=True)
+
+    error: str
+    error_type: str
