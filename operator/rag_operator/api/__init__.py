@@ -1,0 +1,1 @@
+"""The Kubernetes API of the project: types, conditions, and the CRD that is generated from them."""

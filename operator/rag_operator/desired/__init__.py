@@ -1,0 +1,1 @@
+"""Pure: what a RAGService should consist of, as manifests."""

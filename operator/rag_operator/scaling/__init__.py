@@ -1,0 +1,1 @@
+"""How many replicas the SLO needs: observe, estimate, plan, actuate."""
