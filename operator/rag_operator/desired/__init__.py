@@ -1,1 +1,1 @@
-"""Pure: what a RAGService should consist of, as manifests."""
+"""Pure: what a RAGService should consist of, as manifests. `manifests.manifests` is the way in."""

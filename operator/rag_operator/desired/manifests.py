@@ -1,0 +1,59 @@
+"""What a RAGService consists of, as a function: the same resource and inputs give the same manifests."""
+
+from dataclasses import dataclass, field
+
+from rag_operator.api.v1alpha1 import RAGService
+from rag_operator.desired import config, hpa, redis, reranker, service, service_account
+from rag_operator.desired.hpa import HpaBounds
+from rag_operator.desired.names import Manifest
+
+__all__ = ["HpaBounds", "Inputs", "Manifest", "manifests"]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the manifests depend on besides the RAGService.
+
+    Images are resolved once by the caller (`spec` first, then `status`, then the operator's default) and kept in
+    `status`, so that a new operator restarts no pod. The password is the one in the Secret; fresh only where there
+    is no Secret.
+
+    `create_replicas` is given only while the reranker's Deployment does not exist: an apply that leaves out a field
+    which it owned resets it, so the number of replicas goes in once under a field manager of its own:
+
+    1. apply the Deployment made with `create_replicas` as that manager;
+    2. apply the Deployment made without as the operator's manager, which so owns all but the replicas;
+    3. apply `replicas_only` of the first as that manager: what it let go stays with the operator, and a field that is
+       later left out by the operator disappears, as it should. A conflict here means that the autoscaler already
+       took over: fine.
+    """
+
+    service_image: str
+    redis_image: str
+    redis_password: str = field(repr=False)
+    hpa: HpaBounds
+    create_replicas: int | None = None
+
+
+def manifests(rag: RAGService, inputs: Inputs) -> list[Manifest]:
+    """Everything that should exist, in the order in which to apply it: what a pod needs before the pod."""
+    return [
+        service_account.service_account(rag),
+        config.config_map(rag),
+        redis.secret(rag, inputs.redis_password),
+        redis.service(rag),
+        service.front(rag),
+        redis.deployment(rag, inputs.redis_image, inputs.redis_password),
+        reranker.deployment(rag, inputs.service_image, inputs.redis_password, inputs.create_replicas),
+        hpa.horizontal_pod_autoscaler(rag, inputs.hpa),
+    ]
+
+
+def replicas_only(deployment: Manifest) -> Manifest:
+    """The Deployment's identity and its number of replicas, nothing else."""
+    return {
+        "apiVersion": deployment["apiVersion"],
+        "kind": deployment["kind"],
+        "metadata": {key: deployment["metadata"][key] for key in ("name", "namespace")},
+        "spec": {"replicas": deployment["spec"]["replicas"]},
+    }

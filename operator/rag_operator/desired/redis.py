@@ -1,0 +1,120 @@
+"""The Redis that holds the cache: one pod whose memory is the cache, nothing on disk."""
+
+from base64 import b64encode
+
+from rag_operator.api.v1alpha1 import RAGService
+from rag_operator.desired import names, quantity
+from rag_operator.desired.config import REDIS_PORT, digest
+from rag_operator.desired.names import Component, Manifest
+from rag_operator.desired.pod import CONTAINER_SECURITY, POD_DEFAULTS, resources
+
+PASSWORD_KEY = "password"  # noqa: S105 - the name of the key
+CONFIG_KEY = "redis.conf"
+DIRECTORY = "/etc/redis-config"
+
+# The rest of the container's limit is for clients' buffers, replication of nothing, and fragmentation.
+MEMORY_SHARE = (3, 4)
+
+
+def configuration(rag: RAGService, password: str) -> str:
+    """redis.conf. The password stands in this file and nowhere on a command line."""
+    numerator, denominator = MEMORY_SHARE
+    maxmemory = int(quantity.parse(rag.spec.redis.resources.limits["memory"])) * numerator // denominator
+    return "\n".join(
+        [
+            f"port {REDIS_PORT}",
+            f"requirepass {password}",
+            f"maxmemory {maxmemory}",
+            "maxmemory-policy allkeys-lru",
+            'save ""',
+            "appendonly no",
+            "dir /tmp",
+            "",
+        ]
+    )
+
+
+def secret(rag: RAGService, password: str) -> Manifest:
+    """The Secret with the password, and with Redis' configuration, which holds it too."""
+    data = {PASSWORD_KEY: password, CONFIG_KEY: configuration(rag, password)}
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": names.metadata(rag, names.redis(rag.metadata.name), Component.REDIS),
+        "type": "Opaque",
+        "data": {key: b64encode(value.encode()).decode() for key, value in data.items()},
+    }
+
+
+def service(rag: RAGService) -> Manifest:
+    """The Service under which the reranker pods find Redis."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": names.metadata(rag, names.redis(rag.metadata.name), Component.REDIS),
+        "spec": {
+            "type": "ClusterIP",
+            "sessionAffinity": "None",
+            "selector": names.selector(rag, Component.REDIS),
+            "ports": [{"name": "redis", "port": REDIS_PORT, "targetPort": "redis", "protocol": "TCP"}],
+        },
+    }
+
+
+def deployment(rag: RAGService, image: str, password: str) -> Manifest:
+    """The Deployment: one pod. Recreate, because two of them would answer with half of the cache each."""
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": names.metadata(rag, names.redis(rag.metadata.name), Component.REDIS),
+        "spec": {
+            "replicas": 1,
+            "revisionHistoryLimit": 2,
+            "strategy": {"type": "Recreate"},
+            "selector": {"matchLabels": names.selector(rag, Component.REDIS)},
+            "template": {
+                "metadata": {
+                    "labels": names.labels(rag, Component.REDIS),
+                    "annotations": {names.CONFIG_HASH: digest(configuration(rag, password))},
+                },
+                "spec": {
+                    **POD_DEFAULTS,
+                    "serviceAccountName": rag.metadata.name,
+                    "terminationGracePeriodSeconds": 5,
+                    "containers": [_container(rag, image)],
+                    "volumes": [
+                        {
+                            "name": "config",
+                            "secret": {
+                                "secretName": names.redis(rag.metadata.name),
+                                "defaultMode": 0o440,
+                                "items": [{"key": CONFIG_KEY, "path": CONFIG_KEY}],
+                            },
+                        },
+                        {"name": "tmp", "emptyDir": {"sizeLimit": "16Mi"}},
+                    ],
+                },
+            },
+        },
+    }
+
+
+def _container(rag: RAGService, image: str) -> Manifest:
+    connect = {"tcpSocket": {"port": "redis"}}
+    # Without a password Redis answers PING with an error, which shows as well that it is alive.
+    ping = {"exec": {"command": ["redis-cli", "-p", str(REDIS_PORT), "ping"]}}
+    return {
+        "name": "redis",
+        "image": image,
+        "command": ["redis-server", f"{DIRECTORY}/{CONFIG_KEY}"],
+        "ports": [{"name": "redis", "containerPort": REDIS_PORT, "protocol": "TCP"}],
+        "resources": resources(rag.spec.redis.resources),
+        "securityContext": CONTAINER_SECURITY,
+        "startupProbe": {**connect, "periodSeconds": 1, "failureThreshold": 60},
+        "readinessProbe": {**connect, "periodSeconds": 5},
+        "livenessProbe": {**ping, "periodSeconds": 20, "timeoutSeconds": 5, "failureThreshold": 3},
+        "volumeMounts": [
+            {"name": "config", "mountPath": DIRECTORY, "readOnly": True},
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - the pod's own
+        ],
+    }
