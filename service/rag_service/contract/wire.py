@@ -4,12 +4,30 @@ Beyond that shape, a document may be an object with an `id` and `metadata` that 
 `model` and `top_n` choose the rung and the number of results.
 """
 
+import re
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 HEADER_MODEL = "X-Model"
 HEADER_CACHE = "X-Cache"
+
+_CACHE = re.compile(r"(?:hit|partial|miss); hits=([0-9]+); misses=([0-9]+)")
+
+
+def cache_header(hits: int, misses: int) -> str:
+    """Value of X-Cache: pairs of the request whose score came from the cache, and pairs that had to be scored.
+
+    `hit; hits=5; misses=0`: the first word, `hit`, `partial` or `miss`, is for people.
+    """
+    word = "hit" if not misses else "partial" if hits else "miss"
+    return f"{word}; hits={hits}; misses={misses}"
+
+
+def parse_cache_header(value: str) -> tuple[int, int] | None:
+    """(hits, misses) as `cache_header` wrote them; None for anything else, such as another proxy's X-Cache."""
+    match = _CACHE.fullmatch(value)
+    return (int(match[1]), int(match[2])) if match else None
 
 
 class Document(BaseModel):
