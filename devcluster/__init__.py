@@ -1,1 +1,1 @@
-"""A throwaway Kubernetes cluster of the real components, from source, without a registry."""
+"""A throwaway Kubernetes cluster on one Linux machine, built from the components' own Go modules."""

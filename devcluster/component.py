@@ -1,0 +1,77 @@
+"""A component as data, and the one step that makes a set of them run as described."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from devcluster import processes
+from devcluster.errors import DevclusterError
+from devcluster.paths import ClusterPaths
+
+_SECONDS_FOR_KEPT = 10.0
+_SECONDS_FOR_STARTED = 90.0
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Component:
+    """One process: what runs, what it reads, and where it says that it is well."""
+
+    name: str
+    command: tuple[str, ...]
+    health: str
+    """Address as `devcluster.probe` takes it, seen from where the component runs."""
+    inputs: tuple[Path, ...] = ()
+    """Files that it reads only when it starts: a change means a restart."""
+
+
+Probe = Callable[[Sequence[str], float], list[str]]
+
+
+def ensure(
+    paths: ClusterPaths, components: Sequence[Component], *, launcher: Sequence[str] = processes.DETACH, probe: Probe
+) -> None:
+    """Make all components run as described and well; those that already do are left alone.
+
+    They start together; call once for each set that must be well before the next may start.
+    """
+    running = processes.find(paths.root)
+    kept: list[Component] = []
+    missing: list[Component] = []
+    for component in components:
+        fingerprint = processes.fingerprint(component.command, component.inputs)
+        mine = [process for process in running if process.component == component.name and process.is_component]
+        current = [process for process in mine if process.fingerprint == fingerprint]
+        processes.kill((process for process in mine if process not in current[:1]), paths.root)
+        (kept if current else missing).append(component)
+    _start(paths, missing, launcher)
+    failing = probe([component.health for component in kept], _SECONDS_FOR_KEPT) if kept else []
+    hung = [component for component in kept if component.health in failing]
+    for component in hung:
+        _log.info("%s runs but does not answer: it is started anew", component.name)
+        stop(paths, [component.name])
+    _start(paths, hung, launcher)
+    if started := [*missing, *hung]:
+        failing = probe([component.health for component in started], _SECONDS_FOR_STARTED)
+        for component in started:
+            if component.health in failing:
+                log = paths.logs / f"{component.name}.log"
+                raise DevclusterError(
+                    f"{component.name} is not well {_SECONDS_FOR_STARTED:.0f} s after its start: "
+                    f"{processes.last_line(log)} - log: {log}"
+                )
+
+
+def stop(paths: ClusterPaths, names: Sequence[str]) -> None:
+    """End the components of these names, not what inherited their marks."""
+    found = processes.find(paths.root)
+    processes.kill((process for process in found if process.is_component and process.component in names), paths.root)
+
+
+def _start(paths: ClusterPaths, components: Sequence[Component], launcher: Sequence[str]) -> None:
+    for component in components:
+        processes.start(
+            paths.root, component.name, component.command,
+            launcher=launcher, inputs=component.inputs, log=paths.logs / f"{component.name}.log",
+        )  # fmt: skip
