@@ -1,14 +1,15 @@
 """RAGService, version v1alpha1: the one source of the CRD, of `kubectl explain`, and of what the operator reads.
 
 Defaults and rules are enforced by the API server (structural schema and CEL), so a resource that the operator
-sees is valid; it is parsed into these types once, at the border.
+sees is valid; it is parsed into these types once, at the border. Descriptions say what a field means; `crd.py` adds
+its range and default from the type.
 """
 
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, Field, PositiveInt, StringConstraints, WithJsonSchema
+from pydantic import AfterValidator, ConfigDict, Field, PositiveInt, WithJsonSchema
 
 from rag_service.contract import duration
 from rag_service.contract.model import Shape
@@ -24,10 +25,20 @@ PLURAL = "ragservices"
 NAME_MAX_LENGTH = 50
 DURATION_MAX_LENGTH = 28  # four parts of five digits and a two-letter unit
 
+# Schema extras that `crd.py` turns into the CRD's own words:
+LIST_MAP_KEY = "listMapKey"  # the field by which the items of a list are told apart
+PATTERN_MESSAGE = "patternMessage"  # what a value that does not match the pattern is told, instead of the pattern
+RANGE = "range"  # the allowed values in words, where the schema's own bounds do not say it
+
 
 def rules(*pairs: tuple[str, str]) -> dict[str, Any]:
     """Schema extra for CEL rules, each an (expression, message that `kubectl apply` shows when it does not hold)."""
     return {"x-kubernetes-validations": [{"rule": expression, "message": message} for expression, message in pairs]}
+
+
+def matches(expression: str, pattern: str) -> str:
+    """CEL: the string that `expression` stands for matches the pattern."""
+    return f"{expression}.matches(r'{pattern}')"
 
 
 def _within(low: str, high: str) -> AfterValidator:
@@ -42,13 +53,17 @@ def _within(low: str, high: str) -> AfterValidator:
 
 
 def _duration_schema(low: str, high: str) -> WithJsonSchema:
+    # Where the form is wrong, that alone is reported: `duration()` would fail on it with an error of its own.
+    malformed = f"!{matches('self', duration.PATTERN)}"
     bounds = f"duration(self) >= duration('{low}') && duration(self) <= duration('{high}')"
     return WithJsonSchema(
         {
             "type": "string",
             "pattern": duration.PATTERN,
+            PATTERN_MESSAGE: "must be a duration: numbers with the units h, m, s or ms, such as 300ms, 10s or 1h30m",
             "maxLength": DURATION_MAX_LENGTH,
-            **rules((bounds, f"must be between {low} and {high}")),
+            RANGE: f"A duration from {low} to {high}",
+            **rules((f"{malformed} || ({bounds})", f"must be between {low} and {high}")),
         }
     )
 
@@ -59,109 +74,218 @@ TimeToLive = Annotated[duration.Duration, _within("1s", "8760h"), _duration_sche
 
 Percentage = Annotated[
     str,
-    StringConstraints(pattern=r"^(100(\.0{1,4})?|[0-9]{1,2}(\.[0-9]{1,4})?)$", max_length=7),
+    Field(
+        pattern=r"^(100(\.0{1,4})?|[0-9]{1,2}(\.[0-9]{1,4})?)$",
+        max_length=8,
+        json_schema_extra={
+            PATTERN_MESSAGE: "must be a percentage from 0 to 100 with at most four decimals, such as 99.9",
+            RANGE: "Percent, from 0 to 100, as a string",
+        },
+    ),
 ]
+Image = Annotated[
+    str,
+    Field(
+        pattern=r"^[^\s]+$",
+        min_length=1,
+        max_length=512,
+        json_schema_extra={PATTERN_MESSAGE: "must be an image reference, without spaces"},
+    ),
+]
+
+QUANTITY_PATTERN = r"^[0-9]{1,15}(\.[0-9]{1,9})?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$"
 Quantity = Annotated[
     str | int,
     WithJsonSchema(
-        {
-            "x-kubernetes-int-or-string": True,
-            "anyOf": [{"type": "integer"}, {"type": "string"}],
-            "maxLength": 32,
-            "pattern": r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei|[eE][0-9]+)?$",
-        }
+        {"x-kubernetes-int-or-string": True, "anyOf": [{"type": "integer"}, {"type": "string"}], "maxLength": 32}
     ),
 ]
-ResourceList = Annotated[dict[str, Quantity], Field(max_length=16)]
+
+
+def _quantities(expression: str) -> str:
+    """CEL: all values of the map are quantities."""
+    return f"{expression}.all(name, {matches(f'string({expression}[name])', QUANTITY_PATTERN)})"
+
+
+ResourceList = Annotated[
+    dict[str, Quantity],
+    Field(
+        max_length=16,
+        json_schema_extra=rules(
+            (
+                _quantities("self"),
+                "must be quantities: numbers with an optional unit, such as 500m or 2 for cpu, 512Mi or 1Gi for memory",
+            )
+        ),
+    ),
+]
 Opaque = Annotated[dict[str, Any], WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True})]
-Labels = Annotated[dict[str, str], Field(max_length=64)]
+
+_VALID_LABELS = (
+    "self.all(key, !format.qualifiedName().validate(key).hasValue() "
+    "&& !format.labelValue().validate(self[key]).hasValue())",
+    "must be valid labels: keys and values of at most 63 letters, digits, '-', '_' and '.', with a letter or digit "
+    "at both ends; a key may have a prefix such as example.com/",
+)
+_FREE_KEYS = (
+    f"self.all(key, !key.startsWith('{GROUP}/') && !key.startsWith('app.kubernetes.io/'))",
+    f"must not use the prefixes {GROUP}/ and app.kubernetes.io/: the operator finds the pods by its own labels",
+)
+Labels = Annotated[
+    dict[str, Annotated[str, Field(max_length=63)]],
+    Field(max_length=32, json_schema_extra=rules(_VALID_LABELS)),
+]
+PodLabels = Annotated[
+    dict[str, Annotated[str, Field(max_length=63)]],
+    Field(max_length=32, json_schema_extra=rules(_VALID_LABELS, _FREE_KEYS)),
+]
+PodAnnotations = Annotated[
+    dict[str, Annotated[str, Field(max_length=4096)]],
+    Field(max_length=32, json_schema_extra=rules(_FREE_KEYS)),
+]
 
 
-class ReferenceRequest(Shape):
+class Part(Shape):
+    """The base of all parts of the resource.
+
+    Fields that this version does not know are left unread: the API server lets none through that the CRD does not
+    have, and an operator that is older than the CRD must go on.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class ReferenceRequest(Part):
     """The request for which the SLO is meant."""
 
     documents: int = Field(default=10, ge=1, le=1000, description="Documents to rank in one request.")
     tokens: int = Field(default=60, ge=1, le=8192, description="Tokens in one document.")
 
 
-class SLO(Shape):
+class SLO(Part):
     """The service level objective: the one target that scaling, alerts and the load check share."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                f"!{matches('self.p95', duration.PATTERN)} || !{matches('self.timeout', duration.PATTERN)} || "
+                "duration(self.p95) < duration(self.timeout)",
+                "slo.p95 must be below slo.timeout",
+            )
+        )
+    )
 
     p95: Latency = Field(
         description="95 of 100 answers arrive within this time, from arrival to the last byte, for requests of the "
-        "reference size. A duration from 1ms to 10m, such as 300ms."
+        "reference size (slo.request)."
     )
     availability: Percentage = Field(
         default="99.9",
-        description="Share of requests that must be answered, in percent (0 to 100), as a decimal string. Rejected and "
-        "failed requests count against it.",
+        description="Share of requests that must be answered. Rejected and failed requests count against it.",
     )
     request: ReferenceRequest = Field(
         default=ReferenceRequest(),
-        description="Size of the request that p95 is meant for. Default: 10 documents of 60 tokens.",
+        description="Size of the request that p95 is meant for: documents, and tokens in each.",
     )
     timeout: Latency = Field(
         default=duration.parse("30s"),
-        description="A request that takes longer than this is given up with status 504. A duration from 1ms to 10m.",
+        description="A request that takes longer than this is given up with status 504.",
     )
 
 
-class Model(Shape):
+class Model(Part):
     """One model of the service."""
 
     name: str = Field(
         pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
         max_length=63,
         description="What clients call the model, in the request's `model` field and the answer's X-Model header.",
+        json_schema_extra={
+            PATTERN_MESSAGE: "must hold only a-z, 0-9 and '-', with a letter or digit at both ends",
+            RANGE: "a-z, 0-9 and '-', at most 63 characters",
+        },
     )
     uri: str = Field(
         pattern=rf"^({'|'.join(MODEL_SCHEMES)})://.+$",
         max_length=512,
         description="Where the model's files are: package://NAME for an installed Python package that carries a model, "
         "file:///DIRECTORY for a directory of the image.",
+        json_schema_extra={
+            PATTERN_MESSAGE: f"must start with {' or '.join(f'{scheme}://' for scheme in sorted(MODEL_SCHEMES))}, "
+            "such as package://NAME or file:///DIRECTORY"
+        },
     )
 
 
-class Scaling(Shape):
+class Scaling(Part):
     """Bounds of the number of reranker pods."""
 
-    min_replicas: int = Field(default=1, ge=1, le=1000, description="Never fewer pods than this (1 to 1000).")
-    max_replicas: int = Field(default=10, ge=1, le=1000, description="Never more pods than this (1 to 1000).")
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            ("self.minReplicas <= self.maxReplicas", "scaling.minReplicas must not exceed scaling.maxReplicas")
+        )
+    )
+
+    min_replicas: int = Field(default=1, ge=1, le=1000, description="Never fewer reranker pods than this.")
+    max_replicas: int = Field(default=10, ge=1, le=1000, description="Never more reranker pods than this.")
     scale_down_window: Window = Field(
         default=duration.parse("5m"),
-        description="Pods are removed only when they were not needed for this long. A duration from 0s to 24h.",
+        description="Pods are removed only when they were not needed for this long.",
     )
 
 
-class Cache(Shape):
+class Cache(Part):
     """The cache of scores, in Redis."""
 
     ttl: TimeToLive = Field(
         default=duration.parse("1h"),
-        description="A score is computed again after this time, however often it was used. A duration from 1s to "
-        "8760h (a year).",
+        description="A score is computed again after this time, however often it was used.",
     )
 
 
-class Resources(Shape):
+class Resources(Part):
     """Compute resources of a container."""
 
-    limits: ResourceList = Field(default={}, description="The most that the container may use, such as cpu: 500m.")
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "'cpu' in self.limits && 'memory' in self.limits",
+                "limits must have cpu and memory: threads, scaling and the size of the cache derive from them",
+            ),
+            (
+                f"!has(self.requests) || !{_quantities('self.requests')} || !{_quantities('self.limits')} || "
+                "self.requests.all(name, !(name in self.limits) || quantity(string(self.requests[name]))"
+                ".compareTo(quantity(string(self.limits[name]))) <= 0)",
+                "requests must not exceed limits",
+            ),
+        )
+    )
+
+    limits: ResourceList = Field(description="The most that the container may use: cpu in CPUs, memory in bytes.")
     requests: ResourceList = Field(
-        default={}, description="What the scheduler sets aside for the container. Default: the limits."
+        default={},
+        description="What the scheduler sets aside for the container: cpu in CPUs, memory in bytes. "
+        "What is left out is as in limits.",
     )
 
 
-class LocalObjectReference(Shape):
+class LocalObjectReference(Part):
     """The name of an object in the same namespace."""
 
     name: str = Field(min_length=1, max_length=253, description="Name of the object.")
 
 
-class EnvVar(Shape):
+class EnvVar(Part):
     """An environment variable."""
 
-    name: str = Field(min_length=1, max_length=256, description="Name of the variable.")
+    name: str = Field(
+        pattern=r"^[A-Za-z_][-A-Za-z0-9_.]*$",
+        max_length=256,
+        description="Name of the variable.",
+        json_schema_extra={
+            PATTERN_MESSAGE: "must start with a letter or '_' and hold only letters, digits, '_', '-' and '.'"
+        },
+    )
     value: str = Field(default="", max_length=32768, description="Its value.")
 
 
@@ -172,34 +296,57 @@ class TolerationOperator(StrEnum):
     EQUAL = "Equal"
 
 
-class Toleration(Shape):
+class TaintEffect(StrEnum):
+    """What a taint does to pods that don't tolerate it."""
+
+    NO_SCHEDULE = "NoSchedule"
+    PREFER_NO_SCHEDULE = "PreferNoSchedule"
+    NO_EXECUTE = "NoExecute"
+
+
+class Toleration(Part):
     """A taint that the pods put up with."""
 
-    key: str | None = Field(default=None, max_length=316, description="Key of the taint; all keys when empty.")
-    operator: TolerationOperator = Field(default=TolerationOperator.EQUAL, description="Exists or Equal.")
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "self.operator != 'Exists' || !has(self.value) || self.value == ''",
+                "value must be left out with operator Exists",
+            ),
+            (
+                "self.operator == 'Exists' || (has(self.key) && self.key != '')",
+                "key must be given unless operator is Exists",
+            ),
+            (
+                "!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
+                "tolerationSeconds needs effect NoExecute",
+            ),
+        )
+    )
+
+    key: str | None = Field(default=None, max_length=316, description="Key of the taint; all keys when left out.")
+    operator: TolerationOperator = Field(default=TolerationOperator.EQUAL, description="How key and value compare.")
     value: str | None = Field(default=None, max_length=63, description="Value of the taint, for Equal.")
-    effect: str | None = Field(
-        default=None, pattern="^(NoSchedule|PreferNoSchedule|NoExecute)$", description="Effect of the taint."
-    )
+    effect: TaintEffect | None = Field(default=None, description="Effect of the taint; all effects when left out.")
     toleration_seconds: int | None = Field(
-        default=None, ge=0, description="Seconds to stay after a NoExecute taint; for ever when empty."
+        default=None, ge=0, description="Seconds to stay after a NoExecute taint; for ever when left out."
     )
 
 
-class Pod(Shape):
+class Pod(Part):
     """What may be set on the reranker pods: a list of what is safe to leave to whoever may create a RAGService."""
 
     resources: Resources = Field(
         default=Resources(limits={"cpu": "1", "memory": "1Gi"}),
-        description="Compute resources of the reranker. Default: one CPU and 1Gi of memory.",
+        description="Compute resources of the reranker.",
     )
-    labels: Labels = Field(default={}, description="More labels for the pods.")
-    annotations: Labels = Field(default={}, description="More annotations for the pods.")
+    labels: PodLabels = Field(default={}, description="More labels for the pods.")
+    annotations: PodAnnotations = Field(default={}, description="More annotations for the pods.")
     env: Annotated[list[EnvVar], Field(max_length=64)] = Field(
-        default=[], description="More environment variables for the reranker.", json_schema_extra={"listMapKey": "name"}
+        default=[], description="More environment variables for the reranker.", json_schema_extra={LIST_MAP_KEY: "name"}
     )
     image_pull_secrets: Annotated[list[LocalObjectReference], Field(max_length=8)] = Field(
-        default=[], description="Secrets for the image registry.", json_schema_extra={"listMapKey": "name"}
+        default=[], description="Secrets for the image registry.", json_schema_extra={LIST_MAP_KEY: "name"}
     )
     node_selector: Labels = Field(default={}, description="Labels that a node must have.")
     tolerations: Annotated[list[Toleration], Field(max_length=32)] = Field(
@@ -213,42 +360,41 @@ class Pod(Shape):
     runtime_class_name: str | None = Field(default=None, max_length=253, description="RuntimeClass of the pods.")
 
 
-class Redis(Shape):
+class Redis(Part):
     """The Redis that the operator runs for the cache."""
 
-    image: str | None = Field(
-        default=None, min_length=1, max_length=512, description="Redis image, 6.2 or newer. Default: the operator's."
+    image: Image | None = Field(
+        default=None,
+        description="Image of Redis, 6.2 or newer. When left out, the operator's default at the time of creation.",
     )
     resources: Resources = Field(
         default=Resources(limits={"cpu": "500m", "memory": "256Mi"}),
         description="Compute resources of Redis. Scores take up to three quarters of the memory limit; then those "
-        "that were not used for longest make room. Default: half a CPU and 256Mi.",
+        "that were not used for longest make room.",
     )
 
 
-class LoadCheck(Shape):
+class LoadCheck(Part):
     """The load at which the SLO is verified."""
 
-    users: int = Field(default=50, ge=1, le=100_000, description="Requests in flight at the same time (1 to 100000).")
+    users: int = Field(default=50, ge=1, le=100_000, description="Requests in flight at the same time.")
 
 
-class RAGServiceSpec(Shape):
+class RAGServiceSpec(Part):
     """What the user wants."""
 
     slo: SLO = Field(description="The service level objective.")
     models: Annotated[list[Model], Field(min_length=1, max_length=8)] = Field(
         description="Models, best first. The first one answers unless a request names another.",
-        json_schema_extra={"listMapKey": "name"},
+        json_schema_extra={LIST_MAP_KEY: "name"},
     )
     scaling: Scaling = Field(default=Scaling(), description="How many reranker pods there may be.")
     cache: Cache = Field(default=Cache(), description="The cache of scores.")
     redis: Redis = Field(default=Redis(), description="The Redis that holds the cache.")
     load_check: LoadCheck = Field(default=LoadCheck(), description="The load at which the SLO is verified.")
-    image: str | None = Field(
+    image: Image | None = Field(
         default=None,
-        min_length=1,
-        max_length=512,
-        description="Image of the service. Default: the operator's, as it was when this RAGService was created.",
+        description="Image of the service. When left out, the operator's default at the time of creation.",
     )
     pod: Pod = Field(default=Pod(), description="Settings of the reranker pods.")
     paused: bool = Field(default=False, description="While true, the operator leaves everything as it is.")
@@ -262,18 +408,18 @@ class ConditionStatus(StrEnum):
     UNKNOWN = "Unknown"
 
 
-class Condition(Shape):
+class Condition(Part):
     """A condition, as meta/v1 defines it."""
 
     type: str = Field(max_length=316, description="What the condition is about, in CamelCase.")
-    status: ConditionStatus = Field(description="True, False or Unknown.")
+    status: ConditionStatus = Field(description="Whether it holds.")
     reason: str = Field(min_length=1, max_length=1024, description="Why, in one CamelCase word.")
     message: str = Field(max_length=32768, description="Why, for a person.")
     observed_generation: int | None = Field(default=None, ge=0, description="Generation of the spec that was judged.")
     last_transition_time: datetime = Field(description="When the status last changed.")
 
 
-class ScalingStatus(Shape):
+class ScalingStatus(Part):
     """The last decision on the number of replicas, and what it rests on."""
 
     required_replicas: PositiveInt = Field(description="Replicas that the SLO needs, within the bounds.")
@@ -289,14 +435,14 @@ class ScalingStatus(Shape):
     observed_pods: int = Field(default=0, ge=0, description="Pods whose load was read for this decision.")
 
 
-class RAGServiceStatus(Shape):
+class RAGServiceStatus(Part):
     """What is."""
 
     observed_generation: int | None = Field(
         default=None, ge=0, description="Generation of the spec that this is about."
     )
     conditions: Annotated[list[Condition], Field(max_length=16)] = Field(
-        default=[], description="Ready rolls up the others.", json_schema_extra={"listMapKey": "type"}
+        default=[], description="Ready rolls up the others.", json_schema_extra={LIST_MAP_KEY: "type"}
     )
     replicas: int = Field(default=0, ge=0, description="Reranker pods.")
     ready_replicas: int = Field(default=0, ge=0, description="Reranker pods that answer.")
@@ -307,10 +453,8 @@ class RAGServiceStatus(Shape):
     scaling: ScalingStatus | None = Field(default=None, description="The last scaling decision.")
 
 
-class ObjectMeta(Shape):
+class ObjectMeta(Part):
     """The metadata that the operator reads; the API server knows more."""
-
-    model_config = Shape.model_config | {"extra": "ignore"}
 
     name: str
     namespace: str
@@ -320,8 +464,25 @@ class ObjectMeta(Shape):
     deletion_timestamp: datetime | None = None
 
 
-class RAGService(Shape):
+class RAGService(Part):
     """A reranker that keeps its SLO."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                f"self.metadata.name.size() <= {NAME_MAX_LENGTH}",
+                f"metadata.name must have at most {NAME_MAX_LENGTH} characters: Services and pods are named after it",
+            ),
+            (
+                matches("self.metadata.name", "^[a-z]([-a-z0-9]*[a-z0-9])?$"),
+                "metadata.name must start with a letter and hold only a-z, 0-9 and '-': a Service is named after it",
+            ),
+            (
+                "!self.metadata.name.endsWith('-redis')",
+                "metadata.name must not end in -redis: the Redis of another RAGService may be called so",
+            ),
+        )
+    )
 
     api_version: str = API_VERSION
     kind: str = KIND
@@ -333,24 +494,3 @@ class RAGService(Shape):
     def parse(cls, body: dict[str, Any]) -> Self:
         """Read an object of the API server. Raises pydantic.ValidationError when it is not what this version knows."""
         return cls.model_validate(body)
-
-
-# CEL rules that need more than one field; the API server shows their message as it stands.
-SPEC_RULES: dict[str, list[tuple[str, str]]] = {
-    "": [
-        (
-            f"self.metadata.name.size() <= {NAME_MAX_LENGTH}",
-            f"metadata.name must have at most {NAME_MAX_LENGTH} characters: Services and pods are named after it",
-        ),
-        (
-            "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
-            "metadata.name must start with a letter and hold only a-z, 0-9 and '-': a Service is named after it",
-        ),
-    ],
-    "spec.slo": [
-        ("duration(self.p95) < duration(self.timeout)", "slo.p95 must be below slo.timeout"),
-    ],
-    "spec.scaling": [
-        ("self.minReplicas <= self.maxReplicas", "scaling.minReplicas must not exceed scaling.maxReplicas"),
-    ],
-}
