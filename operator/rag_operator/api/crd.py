@@ -25,6 +25,7 @@ from rag_operator.api.v1alpha1 import (
 
 Schema = dict[str, Any]
 
+NAME = f"{PLURAL}.{GROUP}"
 HEADER = "# Generated from operator/rag_operator/api/v1alpha1.py by `make crd`; edit the types instead.\n"
 
 # What is taken over as it stands.
@@ -64,7 +65,7 @@ def custom_resource_definition() -> Schema:
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
         "metadata": {
-            "name": f"{PLURAL}.{GROUP}",
+            "name": NAME,
             "annotations": {"helm.sh/resource-policy": "keep"},
             "labels": {"app.kubernetes.io/name": "ragservice", "app.kubernetes.io/part-of": "ragservice"},
         },
