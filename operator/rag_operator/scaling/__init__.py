@@ -1,1 +1,1 @@
-"""How many replicas the SLO needs: observe, estimate, plan, actuate."""
+"""How many replicas the SLO needs: observe, estimate, plan, actuate. Only `observe` does I/O."""
