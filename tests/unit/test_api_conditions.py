@@ -2,8 +2,16 @@
 
 from datetime import UTC, datetime, timedelta
 
-from rag_operator.api.conditions import MESSAGE_MAX_LENGTH, ConditionType, Conditions, find, is_true, rolled_up, updated
-from rag_operator.api.conditions import without as removed
+from rag_operator.api.conditions import (
+    MESSAGE_MAX_LENGTH,
+    Conditions,
+    ConditionType,
+    find,
+    is_true,
+    rolled_up,
+    updated,
+    without,
+)
 from rag_operator.api.v1alpha1 import ConditionStatus
 
 NOW = datetime(2030, 1, 1, 12, 0, 0, 123456, tzinfo=UTC)
@@ -37,7 +45,7 @@ def test_conditions_keep_their_place() -> None:
     conditions = updated(one(), ConditionType.PAUSED, True, "Paused", "", now=NOW, generation=1)
     conditions = updated(conditions, ConditionType.RECONCILED, False, "ApplyFailed", "", now=LATER, generation=1)
     assert [condition.type for condition in conditions] == ["Reconciled", "Paused"]
-    assert removed(conditions, ConditionType.RECONCILED) == conditions[1:]
+    assert without(conditions, ConditionType.RECONCILED) == conditions[1:]
 
 
 def test_a_long_message_is_cut_where_the_api_server_would_refuse_it() -> None:

@@ -6,7 +6,7 @@ bounds, and defaults that hold for each level of nesting. `structural` is that s
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import yaml
@@ -101,49 +101,29 @@ def root_schema() -> Schema:
     """The structural schema of the whole resource."""
     generated = RAGService.model_json_schema(mode="serialization")
     root = structural(generated, generated["$defs"])
-    properties = root["properties"]
     # These three are the API server's own; it accepts nothing here but their types.
-    for name in ("apiVersion", "kind"):
-        properties[name] = {"type": "string"}
-    properties["metadata"] = {"type": "object"}
-    properties["status"] = without_defaults(properties["status"])
+    root["properties"] |= {"apiVersion": {"type": "string"}, "kind": {"type": "string"}, "metadata": {"type": "object"}}
+    # What the operator did not write into the status is not there.
+    root["properties"]["status"] = structural(generated["properties"]["status"], generated["$defs"], defaults=False)
     root["required"] = ["spec"]
     return root
 
 
-def structural(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Schema:
+def structural(schema: Mapping[str, Any], definitions: Mapping[str, Any], *, defaults: bool = True) -> Schema:
     """One node of pydantic's JSON Schema, and all below it, as a structural schema."""
+
+    def below(child: Mapping[str, Any]) -> Schema:
+        return structural(child, definitions, defaults=defaults)
+
     node = _resolved(schema, definitions)
-    result: Schema = {key: node[key] for key in _KEPT if key in node}
-    if "exclusiveMinimum" in node:
-        result["minimum"] = node["exclusiveMinimum"] + 1  # on integers, the only numbers of the resource
-    if node.get("x-kubernetes-int-or-string"):
-        result["anyOf"] = node["anyOf"]
-    if "properties" in node:
-        result["properties"] = {name: structural(child, definitions) for name, child in node["properties"].items()}
-    if isinstance(node.get("additionalProperties"), Mapping):
-        result["additionalProperties"] = structural(node["additionalProperties"], definitions)
-    if "items" in node:
-        result["items"] = structural(node["items"], definitions)
-        result |= _list_type(node)
+    result = {**_words(node), **_parts(node, below)}
     if validations := _validations(node):
         result["x-kubernetes-validations"] = validations
-        if PATTERN_MESSAGE in node:
-            del result["pattern"]
-    if (default := _without_empty(node.get("default"))) not in _EMPTY:
+    if defaults and (default := _without_empty(node.get("default"))) not in _EMPTY:
         result["default"] = default
     if description := " ".join(_description(node, result)):
         result = {"description": description, **result}
     return result
-
-
-def without_defaults(schema: Any) -> Any:
-    """The schema without any default, for the status: what the operator did not write is not there."""
-    if isinstance(schema, list):
-        return [without_defaults(item) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    return {key: without_defaults(value) for key, value in schema.items() if key != "default"}
 
 
 def _resolved(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Schema:
@@ -155,6 +135,30 @@ def _resolved(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Sche
     if "$ref" in node:
         node = {**_resolved(definitions[node.pop("$ref").rpartition("/")[2]], definitions), **node}
     return node
+
+
+def _words(node: Mapping[str, Any]) -> Schema:
+    """What the node says of itself."""
+    words = {key: node[key] for key in _KEPT if key in node}
+    if "exclusiveMinimum" in node:
+        words["minimum"] = node["exclusiveMinimum"] + 1  # on integers, the only numbers of the resource
+    if node.get("x-kubernetes-int-or-string"):
+        words["anyOf"] = node["anyOf"]
+    if PATTERN_MESSAGE in node:
+        del words["pattern"]  # a rule says it instead
+    return words
+
+
+def _parts(node: Mapping[str, Any], below: Callable[[Mapping[str, Any]], Schema]) -> Schema:
+    """What the node says of its fields, values or items."""
+    parts: Schema = {}
+    if "properties" in node:
+        parts["properties"] = {name: below(child) for name, child in node["properties"].items()}
+    if isinstance(node.get("additionalProperties"), Mapping):
+        parts["additionalProperties"] = below(node["additionalProperties"])
+    if "items" in node:
+        parts |= {"items": below(node["items"]), **_list_type(node)}
+    return parts
 
 
 def _list_type(node: Mapping[str, Any]) -> Schema:
@@ -205,11 +209,8 @@ def _own_defaults(default: Any, schema: Mapping[str, Any], path: str = "") -> It
 def _range(schema: Mapping[str, Any]) -> str | None:
     kind = schema.get("type")
     if kind == "integer" and "minimum" in schema:
-        return (
-            f"From {schema['minimum']} to {schema['maximum']}"
-            if "maximum" in schema
-            else f"{schema['minimum']} or more"
-        )
+        low, high = schema["minimum"], schema.get("maximum")
+        return f"{low} or more" if high is None else f"From {low} to {high}"
     if "enum" in schema:
         return "One of " + ", ".join(schema["enum"])
     if kind == "array" and "maxItems" in schema:
