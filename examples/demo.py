@@ -30,7 +30,7 @@ IMAGES = {
 }
 
 
-class StepFailed(Exception):
+class StepError(Exception):
     """A step could not be done; the message says why and where the log is."""
 
 
@@ -42,7 +42,7 @@ class Demo:
         self._steps = 0
 
     def run(self) -> None:
-        """Every step in turn. Raises StepFailed at the first one that cannot be done."""
+        """Every step in turn. Raises StepError at the first one that cannot be done."""
         with self.step("Install what a node needs: containerd, runc, buildah"):
             self.call("setup", "devcluster", "setup")
         with self.step("Compile Kubernetes and build the images (minutes once, cached after)"):
@@ -99,7 +99,7 @@ class Demo:
                 answer = client.post("/rerank", json=question)
                 took = time.monotonic() - began
                 if answer.status_code != 200:
-                    raise StepFailed(f"POST /rerank was answered {answer.status_code}: {answer.text}")
+                    raise StepError(f"POST /rerank was answered {answer.status_code}: {answer.text}")
                 if source == "computed":
                     for place, rank in enumerate(answer.json()[:3], 1):
                         print(f"    {place}. {rank['score']:6.3f}  {rank['id']}")
@@ -115,7 +115,7 @@ class Demo:
                 said = process.stdout.readline()
                 port = re.search(r"127\.0\.0\.1:(\d+)", said)
                 if port is None:
-                    raise StepFailed(f"kubectl port-forward said {said!r}")
+                    raise StepError(f"kubectl port-forward said {said!r}")
                 yield f"http://127.0.0.1:{port[1]}"
             finally:
                 process.terminate()
@@ -127,7 +127,7 @@ class Demo:
         limits = (f"--duration={self.duration}", "--corpus=examples/faq/corpus.yaml", "--json=build/demo/load.json")
         verdict = subprocess.run([*self.prefix, *check, *limits], cwd=ROOT, check=False)
         if verdict.returncode:
-            raise StepFailed(
+            raise StepError(
                 f"the load check did not pass (exit status {verdict.returncode}); see build/demo/load.json"
             )
 
@@ -176,7 +176,7 @@ The cluster stays up. Look around:
                     print(f"    {line}", end="", flush=True)
         if process.returncode:
             said = "".join(lines[-15:]).strip() or "nothing was printed"
-            raise StepFailed(f"`{' '.join(command)}` exited with {process.returncode}:\n{said}\nThe whole log: {file}")
+            raise StepError(f"`{' '.join(command)}` exited with {process.returncode}:\n{said}\nThe whole log: {file}")
         return "".join(lines)
 
 
@@ -188,7 +188,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         Demo(arguments.name, arguments.duration).run()
-    except StepFailed as failure:
+    except StepError as failure:
         print(f"\nThe demo stopped: {failure}", file=sys.stderr)
         return 1
     return 0
