@@ -275,6 +275,9 @@ class LocalObjectReference(Part):
     name: str = Field(min_length=1, max_length=253, description="Name of the object.")
 
 
+PullSecrets = Annotated[list[LocalObjectReference], Field(max_length=8)]
+
+
 class EnvVar(Part):
     """An environment variable."""
 
@@ -345,8 +348,10 @@ class Pod(Part):
     env: Annotated[list[EnvVar], Field(max_length=64)] = Field(
         default=[], description="More environment variables for the reranker.", json_schema_extra={LIST_MAP_KEY: "name"}
     )
-    image_pull_secrets: Annotated[list[LocalObjectReference], Field(max_length=8)] = Field(
-        default=[], description="Secrets for the image registry.", json_schema_extra={LIST_MAP_KEY: "name"}
+    image_pull_secrets: PullSecrets = Field(
+        default=[],
+        description="Secrets for the registry of the image of the service.",
+        json_schema_extra={LIST_MAP_KEY: "name"},
     )
     node_selector: Labels = Field(default={}, description="Labels that a node must have.")
     tolerations: Annotated[list[Toleration], Field(max_length=32)] = Field(
@@ -371,6 +376,11 @@ class Redis(Part):
         default=Resources(limits={"cpu": "500m", "memory": "256Mi"}),
         description="Compute resources of Redis. Scores take up to three quarters of the memory limit; then those "
         "that were not used for longest make room.",
+    )
+    image_pull_secrets: PullSecrets = Field(
+        default=[],
+        description="Secrets for the registry of the image of Redis.",
+        json_schema_extra={LIST_MAP_KEY: "name"},
     )
 
 

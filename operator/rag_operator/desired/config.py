@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from datetime import timedelta
 from pathlib import Path
 
 from rag_operator.api.v1alpha1 import RAGService
@@ -13,6 +14,8 @@ DIRECTORY = Path("/etc/ragservice")
 FILE = "config.json"
 PASSWORD_FILE = "redis/password"  # noqa: S105 - a path
 REDIS_PORT = 6379
+# How long the service still takes requests after SIGTERM, while it asks clients to connect elsewhere.
+DRAIN = timedelta(seconds=2)
 
 
 def settings(rag: RAGService) -> ServiceSettings:
@@ -28,7 +31,8 @@ def settings(rag: RAGService) -> ServiceSettings:
             ),
         ),
         request_timeout=rag.spec.slo.timeout,
-        threads=max(1, int(quantity.parse(rag.spec.pod.resources.limits.get("cpu", 1)))),
+        drain=DRAIN,
+        threads=max(1, int(quantity.parse(rag.spec.pod.resources.limits["cpu"]))),
     )
 
 

@@ -15,8 +15,8 @@ class Inputs:
     """What the manifests depend on besides the RAGService.
 
     Images are resolved once by the caller (`spec` first, then `status`, then the operator's default) and kept in
-    `status`, so that a new operator restarts no pod. The password is the one in the Secret; fresh only where there
-    is no Secret.
+    `status`, so that a new operator restarts no pod. The password is `redis.existing_password` of the Secret; fresh
+    (`secrets.token_urlsafe(32)`) only where that is None: a new one restarts Redis and the reranker.
 
     `create_replicas` is given only while the reranker's Deployment does not exist: an apply that leaves out a field
     which it owned resets it, so the number of replicas goes in once under a field manager of its own:

@@ -1,8 +1,8 @@
 """What all pods have in common: Kubernetes' restricted Pod Security Standard, and resources."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 
-from rag_operator.api.v1alpha1 import Resources
+from rag_operator.api.v1alpha1 import LocalObjectReference, Resources
 from rag_operator.desired.names import Manifest
 
 # The user and group that the project's images declare; any image runs as it, since nothing is written but /tmp.
@@ -29,6 +29,12 @@ POD_DEFAULTS: Manifest = {
 }
 
 
-def resources(wanted: Resources) -> Mapping[str, Mapping[str, str | int]]:
+def resources(wanted: Resources) -> Manifest:
     """Limits, and requests that are the limits where not given."""
     return {"limits": dict(wanted.limits), "requests": {**wanted.limits, **wanted.requests}}
+
+
+def pull_secrets(secrets: Iterable[LocalObjectReference]) -> Manifest:
+    """The part of a pod's spec that names its image pull secrets; nothing where there are none."""
+    named = [{"name": secret.name} for secret in secrets]
+    return {"imagePullSecrets": named} if named else {}

@@ -1,12 +1,14 @@
 """The Redis that holds the cache: one pod whose memory is the cache, nothing on disk."""
 
-from base64 import b64encode
+import binascii
+import re
+from base64 import b64decode, b64encode
 
 from rag_operator.api.v1alpha1 import RAGService
 from rag_operator.desired import names, quantity
 from rag_operator.desired.config import REDIS_PORT, digest
 from rag_operator.desired.names import Component, Manifest
-from rag_operator.desired.pod import CONTAINER_SECURITY, POD_DEFAULTS, resources
+from rag_operator.desired.pod import CONTAINER_SECURITY, POD_DEFAULTS, pull_secrets, resources
 
 PASSWORD_KEY = "password"  # noqa: S105 - the name of the key
 CONFIG_KEY = "redis.conf"
@@ -14,6 +16,20 @@ DIRECTORY = "/etc/redis-config"
 
 # The rest of the container's limit is for clients' buffers, replication of nothing, and fragmentation.
 MEMORY_SHARE = (3, 4)
+
+
+# What `secrets.token_urlsafe(32)` makes, and nothing that would need quoting in redis.conf.
+_PASSWORD = re.compile(r"[A-Za-z0-9_-]{32,128}")
+
+
+def existing_password(secret: Manifest | None) -> str | None:
+    """The password in the Secret; None where there is none that can be kept, so that a new one must be made."""
+    encoded = ((secret or {}).get("data") or {}).get(PASSWORD_KEY, "")
+    try:
+        password = b64decode(encoded, validate=True).decode("ascii")
+    except (binascii.Error, UnicodeDecodeError):
+        return None
+    return password if _PASSWORD.fullmatch(password) else None
 
 
 def configuration(rag: RAGService, password: str) -> str:
@@ -79,6 +95,7 @@ def deployment(rag: RAGService, image: str, password: str) -> Manifest:
                 },
                 "spec": {
                     **POD_DEFAULTS,
+                    **pull_secrets(rag.spec.redis.image_pull_secrets),
                     "serviceAccountName": rag.metadata.name,
                     "terminationGracePeriodSeconds": 5,
                     "containers": [_container(rag, image)],

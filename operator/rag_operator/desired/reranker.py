@@ -1,17 +1,18 @@
 """The reranker pods: a Deployment whose replicas belong to the HorizontalPodAutoscaler."""
 
 import math
+from datetime import timedelta
 
-from rag_operator.api.v1alpha1 import EnvVar, Pod, RAGService, Toleration
+from rag_operator.api.v1alpha1 import Pod, RAGService
 from rag_operator.desired import config, names, redis
 from rag_operator.desired.names import Component, Manifest
-from rag_operator.desired.pod import CONTAINER_SECURITY, POD_DEFAULTS, resources
+from rag_operator.desired.pod import CONTAINER_SECURITY, POD_DEFAULTS, pull_secrets, resources
 from rag_service.contract.settings import PORT
 
-# How long a pod that was told to stop still takes requests: until every node has learned that it left the Service.
-DRAIN_SECONDS = 5
-# From the last answer to the end of the process.
-EXIT_SECONDS = 5
+# A pod that must go still takes requests for this long before it is told to stop: until every node has learned that
+# it left the Service. Then the service itself drains (`config.DRAIN`), answers what it has, and ends.
+LEAVE = timedelta(seconds=5)
+EXIT = timedelta(seconds=5)
 
 
 def deployment(rag: RAGService, image: str, password: str, replicas: int | None) -> Manifest:
@@ -40,23 +41,27 @@ def _template(rag: RAGService, image: str, password: str) -> Manifest:
         },
         "spec": {
             **POD_DEFAULTS,
+            **pull_secrets(pod.image_pull_secrets),
             **_placement(pod),
             "serviceAccountName": rag.metadata.name,
-            "terminationGracePeriodSeconds": DRAIN_SECONDS
-            + math.ceil(rag.spec.slo.timeout.total_seconds())
-            + EXIT_SECONDS,
+            "terminationGracePeriodSeconds": _seconds(LEAVE + config.DRAIN + rag.spec.slo.timeout + EXIT),
             "containers": [_container(pod, image)],
             "volumes": [_config_volume(rag), {"name": "tmp", "emptyDir": {}}],
         },
     }
 
 
+def _seconds(duration: timedelta) -> int:
+    return math.ceil(duration.total_seconds())
+
+
 def _placement(pod: Pod) -> Manifest:
     """What the user may say about where and how the pods run; what is empty stays out."""
     wanted = {
-        "imagePullSecrets": [{"name": secret.name} for secret in pod.image_pull_secrets],
         "nodeSelector": pod.node_selector,
-        "tolerations": [_toleration(toleration) for toleration in pod.tolerations],
+        "tolerations": [
+            toleration.model_dump(mode="json", by_alias=True, exclude_none=True) for toleration in pod.tolerations
+        ],
         "affinity": pod.affinity,
         "topologySpreadConstraints": pod.topology_spread_constraints,
         "priorityClassName": pod.priority_class_name,
@@ -65,34 +70,23 @@ def _placement(pod: Pod) -> Manifest:
     return {key: value for key, value in wanted.items() if value}
 
 
-def _toleration(toleration: Toleration) -> Manifest:
-    return toleration.model_dump(mode="json", by_alias=True, exclude_none=True)
-
-
-def _env(env: EnvVar) -> Manifest:
-    return {"name": env.name, "value": env.value}
-
-
 def _container(pod: Pod, image: str) -> Manifest:
     ready = {"httpGet": {"path": "/readyz", "port": "http"}}
+    alive = {"httpGet": {"path": "/healthz", "port": "http"}}
     return {
         "name": "reranker",
         "image": image,
-        "args": ["rag-service", "serve", "--config", str(config.DIRECTORY / config.FILE)],
-        "env": [_env(env) for env in pod.env],
+        "command": ["rag-service", "serve", "--config", str(config.DIRECTORY / config.FILE)],
+        "env": [{"name": env.name, "value": env.value} for env in pod.env],
         "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
         "resources": resources(pod.resources),
         "securityContext": CONTAINER_SECURITY,
-        # Ten minutes to load the models; afterwards readiness takes a pod out, and liveness restarts a dead engine.
-        "startupProbe": {**ready, "periodSeconds": 1, "timeoutSeconds": 2, "failureThreshold": 600},
-        "readinessProbe": {**ready, "periodSeconds": 2, "timeoutSeconds": 2, "failureThreshold": 2},
-        "livenessProbe": {
-            "httpGet": {"path": "/healthz", "port": "http"},
-            "periodSeconds": 10,
-            "timeoutSeconds": 5,
-            "failureThreshold": 3,
-        },
-        "lifecycle": {"preStop": {"sleep": {"seconds": DRAIN_SECONDS}}},
+        # Ten minutes to load the models. Afterwards the probes are patient: a pod that is only busy, on a fraction of
+        # a CPU, must neither leave the Service nor be restarted, because the others would get its load as well.
+        "startupProbe": {**ready, "periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": 600},
+        "readinessProbe": {**ready, "periodSeconds": 5, "timeoutSeconds": 5, "failureThreshold": 2},
+        "livenessProbe": {**alive, "periodSeconds": 10, "timeoutSeconds": 10, "failureThreshold": 6},
+        "lifecycle": {"preStop": {"sleep": {"seconds": _seconds(LEAVE)}}},
         "volumeMounts": [
             {"name": "config", "mountPath": str(config.DIRECTORY), "readOnly": True},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - the pod's own
