@@ -26,9 +26,10 @@ class Api:
             return 0, str(error).encode()
 
     def apply(self, path: str, manifest: dict[str, Any]) -> None:
-        """Server-side apply of one object at its full path."""
+        """Server-side apply of one object at its full path, whose last part is the object's name."""
+        named = manifest | {"metadata": manifest.get("metadata", {}) | {"name": path.rpartition("/")[2]}}
         status, body = self._request(
-            "PATCH", f"{path}?fieldManager=devcluster&force=true", json.dumps(manifest), "application/apply-patch+yaml"
+            "PATCH", f"{path}?fieldManager=devcluster&force=true", json.dumps(named), "application/apply-patch+yaml"
         )
         if status not in {200, 201}:
             raise DevclusterError(f"the API server refused {path}: {body.decode(errors='replace')[:300]}")

@@ -1,6 +1,7 @@
 """A cluster as a whole: up, down, status. What tests and the demo use; the command line is a thin layer over it."""
 
 import datetime
+import functools
 import logging
 import os
 import random
@@ -10,10 +11,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from devcluster import build, controlplane, files, pki, probe, processes, spec
+from devcluster import build, checks, controlplane, files, manifests, nodecomponents, oci, pki, probe, processes, spec
 from devcluster.api import Api
 from devcluster.component import ensure
 from devcluster.errors import DevclusterError
+from devcluster.node import Node
 from devcluster.paths import ClusterPaths, cluster_paths
 
 DEFAULT_NAME = "default"
@@ -36,6 +38,7 @@ class Cluster:
 
     def __init__(self, name: str = DEFAULT_NAME) -> None:
         self.paths: ClusterPaths = cluster_paths(name)
+        self.node = Node(self.paths)
 
     @property
     def kubeconfig(self) -> Path:
@@ -58,14 +61,22 @@ class Cluster:
         started = time.monotonic()
         with files.locked(self.paths.root):
             wanted = self._spec(nodes, hpa_sync)
+            if wanted.nodes:
+                checks.require_node()
+            wanted.save(self.paths.spec)
             for folder in (self.paths.config, self.paths.logs, self.paths.tools):
                 folder.mkdir(exist_ok=True)
             self._link_tools(binaries)
-            pki.ensure(self.paths.pki, controlplane.IDENTITIES, datetime.datetime.now(datetime.UTC))
-            controlplane.write_kubeconfigs(self.paths, wanted, ("controller-manager", "scheduler"))
-            for components in (controlplane.storage_and_api, controlplane.controllers):
-                ensure(self.paths, components(self.paths, wanted, binaries), probe=probe.wait)
-            self._wait_for_service_account(wanted)
+            pki.ensure(
+                self.paths.pki,
+                controlplane.IDENTITIES + nodecomponents.IDENTITIES,
+                datetime.datetime.now(datetime.UTC),
+            )
+            controlplane.write_kubeconfigs(self.paths, wanted, controlplane.KUBECONFIGS + nodecomponents.KUBECONFIGS)
+            if wanted.nodes:
+                self._start_with_node(wanted, binaries)
+            else:
+                self._start_control_plane(wanted, binaries)
         _log.info("cluster %s is up (%.1f s): %s", self.paths.name, time.monotonic() - started, self.kubeconfig)
 
     def down(self) -> None:
@@ -74,6 +85,7 @@ class Cluster:
             return
         with files.locked(self.paths.root):
             processes.kill(processes.find(self.paths.root), self.paths.root)
+            self.node.close()
             shutil.rmtree(self.paths.root)
         for parent in self.paths.root.parents[:2]:
             try:
@@ -102,13 +114,11 @@ class Cluster:
         if ports and not running and not all(map(spec.port_is_free, vars(ports).values())):
             _log.info("a port of cluster %s is taken by another program now: it gets new ones", self.paths.name)
             ports = None
-        wanted = spec.ClusterSpec(
+        return spec.ClusterSpec(
             nodes=nodes if nodes is not None else known.nodes if known else 0,
             hpa_sync=hpa_sync or (known.hpa_sync if known else _DEFAULT_HPA_SYNC),
             ports=ports or spec.choose_ports(random.Random(), spec.port_is_free),  # noqa: S311
         )
-        wanted.save(self.paths.spec)
-        return wanted
 
     def _link_tools(self, binaries: build.Binaries) -> None:
         kubectl = Path(sys.executable).with_name("kubectl")
@@ -119,9 +129,37 @@ class Cluster:
             link.unlink(missing_ok=True)
             link.symlink_to(target)
 
-    def _wait_for_service_account(self, wanted: spec.ClusterSpec) -> None:
+    def _start_control_plane(self, wanted: spec.ClusterSpec, binaries: build.Binaries) -> None:
+        for components in (controlplane.storage_and_api, controlplane.controllers):
+            ensure(self.paths, components(self.paths, wanted, binaries), probe=probe.wait)
+        self._wait_for_service_account(Api(self.paths, wanted.ports.apiserver))
+
+    def _start_with_node(self, wanted: spec.ClusterSpec, binaries: build.Binaries) -> None:
+        node, api = self.node, Api(self.paths, wanted.ports.apiserver)
+        node.open(binaries)
+        inside = functools.partial(
+            ensure, self.paths, launcher=(*node.enter("mount", "net", "pid"), *processes.DETACH), probe=node.probe
+        )
+        runtime = nodecomponents.container_runtime(self.paths, checks.cni_folder())
+        inside([runtime, *controlplane.storage_and_api(self.paths, wanted, binaries)])
+        ensure(
+            self.paths,
+            [nodecomponents.forwarder(wanted)],
+            launcher=(*node.enter("net", "pid"), *processes.DETACH),
+            probe=probe.wait,
+        )
+        inside(controlplane.controllers(self.paths, wanted, binaries))
+        for path, manifest in manifests.node_manifests(self.paths.pki / "ca.crt"):
+            api.apply(path, manifest)
+        pause = self.paths.node / "pause.tar"
+        oci.write_program_image(pause, nodecomponents.PAUSE_IMAGE, binaries.pause)
+        node.load(pause)
+        inside(nodecomponents.node_components(self.paths, binaries, node.cgroup))
+        self._wait_for_service_account(api)
+        node.wait_until_ready(api)
+
+    def _wait_for_service_account(self, api: Api) -> None:
         """Before this account exists no pod can be created in the namespace default."""
-        api = Api(self.paths, wanted.ports.apiserver)
         deadline = time.monotonic() + _SECONDS_FOR_SERVICE_ACCOUNT
         while api.get("/api/v1/namespaces/default/serviceaccounts/default")[0] != 200:
             if time.monotonic() > deadline:

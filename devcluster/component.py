@@ -1,16 +1,22 @@
 """A component as data, and the one step that makes a set of them run as described."""
 
 import logging
-from collections.abc import Callable, Sequence
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from devcluster import processes
 from devcluster.errors import DevclusterError
+from devcluster.network import LOOPBACK
 from devcluster.paths import ClusterPaths
 
 _SECONDS_FOR_KEPT = 10.0
 _SECONDS_FOR_STARTED = 90.0
+_SECONDS_BETWEEN_LOOKS = 2.0
 _log = logging.getLogger(__name__)
 
 
@@ -24,6 +30,8 @@ class Component:
     """Address as `devcluster.probe` takes it, seen from where the component runs."""
     inputs: tuple[Path, ...] = ()
     """Files that it reads only when it starts: a change means a restart."""
+    listen: int = 0
+    """Port of the host's loopback on which it gets a listening socket as standard input."""
 
 
 Probe = Callable[[Sequence[str], float], list[str]]
@@ -52,15 +60,7 @@ def ensure(
         _log.info("%s runs but does not answer: it is started anew", component.name)
         stop(paths, [component.name])
     _start(paths, hung, launcher)
-    if started := [*missing, *hung]:
-        failing = probe([component.health for component in started], _SECONDS_FOR_STARTED)
-        for component in started:
-            if component.health in failing:
-                log = paths.logs / f"{component.name}.log"
-                raise DevclusterError(
-                    f"{component.name} is not well {_SECONDS_FOR_STARTED:.0f} s after its start: "
-                    f"{processes.last_line(log)} - log: {log}"
-                )
+    _wait(paths, [*missing, *hung], probe)
 
 
 def stop(paths: ClusterPaths, names: Sequence[str]) -> None:
@@ -69,9 +69,35 @@ def stop(paths: ClusterPaths, names: Sequence[str]) -> None:
     processes.kill((process for process in found if process.is_component and process.component in names), paths.root)
 
 
+def _wait(paths: ClusterPaths, started: Sequence[Component], probe: Probe) -> None:
+    deadline = time.monotonic() + _SECONDS_FOR_STARTED
+    while started:
+        failing = probe([component.health for component in started], _SECONDS_BETWEEN_LOOKS)
+        started = [component for component in started if component.health in failing]
+        alive = {process.component for process in processes.find(paths.root) if process.is_component}
+        for component in started:
+            if component.name not in alive or time.monotonic() > deadline:
+                log = paths.logs / f"{component.name}.log"
+                how = "does not answer" if component.name in alive else "has ended"
+                raise DevclusterError(f"{component.name} {how}: {processes.reason(log)} - log: {log}")
+
+
 def _start(paths: ClusterPaths, components: Sequence[Component], launcher: Sequence[str]) -> None:
     for component in components:
-        processes.start(
-            paths.root, component.name, component.command,
-            launcher=launcher, inputs=component.inputs, log=paths.logs / f"{component.name}.log",
-        )  # fmt: skip
+        with _listener(component.listen) as stdin:
+            processes.start(
+                paths.root, component.name, component.command,
+                launcher=launcher, inputs=component.inputs, log=paths.logs / f"{component.name}.log", stdin=stdin,
+            )  # fmt: skip
+
+
+@contextmanager
+def _listener(port: int) -> Iterator[int]:
+    if port == 0:
+        yield subprocess.DEVNULL
+        return
+    try:
+        with socket.create_server((LOOPBACK, port), backlog=128) as listener:
+            yield listener.fileno()
+    except OSError as error:
+        raise DevclusterError(f"port {port} of {LOOPBACK}: {error.strerror}; end what listens there") from error

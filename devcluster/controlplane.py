@@ -26,6 +26,7 @@ IDENTITIES = (
     Identity("controller-manager", "system:kube-controller-manager"),
     Identity("scheduler", "system:kube-scheduler"),
 )  # fmt: skip
+KUBECONFIGS = ("controller-manager", "scheduler")
 
 
 def write_kubeconfigs(paths: ClusterPaths, spec: ClusterSpec, names: tuple[str, ...]) -> None:

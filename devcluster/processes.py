@@ -7,6 +7,7 @@ never carries the mark, and a process started a moment before its driver was kil
 
 import hashlib
 import os
+import re
 import select
 import signal
 import subprocess
@@ -14,13 +15,15 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from devcluster.errors import DevclusterError
 
 _VARIABLE = "DEVCLUSTER_PROCESS"
 # Components get no other variables: a proxy or a KUBECONFIG of the caller must not reach them.
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_LOG_END = 1 << 16
+# As the components' loggers write it: klog (E, F), logrus and zap (level), cobra and the Go runtime.
+_ERROR = re.compile(r"^[EF]\d{4} |level=(error|fatal)|\"level\":\"(error|fatal)|^Error: |^panic: ")
 _SECONDS_TO_DIE = 30.0
 _SECONDS_TO_APPEAR = 30.0
 # Leaves the component to the init process of its PID namespace, which reaps it.
@@ -61,7 +64,7 @@ def start(
     launcher: Sequence[str] = DETACH,
     inputs: Iterable[Path] = (),
     log: Path,
-    stdin: IO[bytes] | int = subprocess.DEVNULL,
+    stdin: int = subprocess.DEVNULL,
 ) -> Running:
     """Start a component in the background and return it once it runs its own command.
 
@@ -82,7 +85,7 @@ def start(
         if not candidates:
             break
         time.sleep(0.02)
-    raise DevclusterError(f"{component} did not start: {last_line(log)} - log: {log}")
+    raise DevclusterError(f"{component} did not start: {reason(log)} - log: {log}")
 
 
 def kill(processes: Iterable[Running], owner: Path) -> None:
@@ -116,12 +119,13 @@ def kill(processes: Iterable[Running], owner: Path) -> None:
             os.close(descriptor)
 
 
-def last_line(log: Path) -> str:
-    """The last line of a log that has text in it, shortened."""
+def reason(log: Path) -> str:
+    """The line of a log's end that says most about a failure: its last error, otherwise its last line; shortened."""
     with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - 4096))
+        file.seek(max(0, log.stat().st_size - _LOG_END))
         lines = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
-    return lines[-1][:300] if lines else "it wrote nothing"
+    errors = [line for line in lines if _ERROR.search(line)]
+    return (errors or lines or ["it wrote nothing"])[-1].strip()[:300]
 
 
 def _inspect(pid: int, owner: Path) -> Running | None:
