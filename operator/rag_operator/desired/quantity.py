@@ -8,7 +8,7 @@ _SUFFIXES = {
     **{suffix: Decimal(1000) ** power for power, suffix in enumerate(["", "k", "M", "G", "T", "P", "E"])},
     **{suffix: Decimal(1024) ** power for power, suffix in enumerate(["Ki", "Mi", "Gi", "Ti", "Pi", "Ei"], start=1)},
 }
-_FORM = re.compile(r"(?P<number>[0-9]+(\.[0-9]+)?([eE][0-9]+)?)(?P<suffix>[A-Za-z]*)")
+_FORM = re.compile(r"(?P<number>[0-9]+(\.[0-9]+)?)(?P<suffix>[A-Za-z]*)")
 
 
 def parse(quantity: str | int) -> Decimal:
