@@ -82,7 +82,7 @@ class Demo:
 
     def install(self) -> None:
         """The chart, with the images that were built here."""
-        self.inside(
+        self.with_cluster(
             "helm",
             *("helm", "upgrade", "--install", "ragservice", ".", "--namespace=ragservice-system", "--create-namespace"),
             *(f"--set={value}={image}" for value, image in IMAGES.items()),
@@ -125,11 +125,10 @@ class Demo:
         address = self.kubectl("get", "service/faq", "-o", "jsonpath={.spec.clusterIP}")
         check = ("rag-loadtest", "run", "--resource=faq", "--namespace=default", f"--url=http://{address}", "--live")
         limits = (f"--duration={self.duration}", "--corpus=examples/faq/corpus.yaml", "--json=build/demo/load.json")
-        verdict = subprocess.run([*self.prefix, *check, *limits], cwd=ROOT, check=False)
+        inside = (str(BIN / "devcluster"), "exec", f"--name={self.name}", "--inside", "--")
+        verdict = subprocess.run([*inside, *check, *limits], cwd=ROOT, check=False)
         if verdict.returncode:
-            raise StepError(
-                f"the load check did not pass (exit status {verdict.returncode}); see build/demo/load.json"
-            )
+            raise StepError(f"the load check did not pass (exit status {verdict.returncode}); see build/demo/load.json")
 
     def where_to_look(self) -> str:
         """What to try next, each a command that works as it stands."""
@@ -147,15 +146,15 @@ The cluster stays up. Look around:
 
     @property
     def prefix(self) -> tuple[str, ...]:
-        """What a command starts with to run inside the cluster's network, with kubectl and helm on its PATH."""
+        """What a command starts with to have kubectl, helm and the cluster's kubeconfig."""
         return (str(BIN / "devcluster"), "exec", f"--name={self.name}", "--")
 
     def kubectl(self, *arguments: str) -> str:
         """Run kubectl and return what it printed."""
-        return self.inside("kubectl", "kubectl", *arguments)
+        return self.with_cluster("kubectl", "kubectl", *arguments)
 
-    def inside(self, log: str, *command: str) -> str:
-        """Run a command inside the cluster's network."""
+    def with_cluster(self, log: str, *command: str) -> str:
+        """Run a command with kubectl and helm on its PATH."""
         return self.call(log, *self.prefix, *command)
 
     def call(self, log: str, program: str, *arguments: str) -> str:

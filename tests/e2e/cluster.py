@@ -20,12 +20,12 @@ Object = dict[str, Any]
 class Cluster:
     """`kubectl` on the node's cluster, from where pods can be reached."""
 
-    prefix = (str(BIN / "devcluster"), "exec", "--name", NAME, "--")
+    inside = (str(BIN / "devcluster"), "exec", "--name", NAME, "--inside", "--")
 
     def run(self, *command: str, stdin: str | None = None, check: bool = True) -> str:
         """Run a command inside the cluster's network and return what it printed."""
         done = subprocess.run(
-            [*self.prefix, *command], input=stdin, capture_output=True, text=True, check=False, timeout=300
+            [*self.inside, *command], input=stdin, capture_output=True, text=True, check=False, timeout=300
         )
         if check and done.returncode:
             raise AssertionError(f"{' '.join(command)} exited with {done.returncode}: {done.stderr}{done.stdout}")
@@ -129,7 +129,7 @@ class Traffic:
     def __init__(self, service: Service, users: int, unique: bool) -> None:
         self.summary: dict[str, dict[str, int]] = {}
         script = Path(__file__).with_name("traffic.py")
-        self._command = [*service.cluster.prefix, sys.executable, str(script), service.url, f"--users={users}"]
+        self._command = [*service.cluster.inside, sys.executable, str(script), service.url, f"--users={users}"]
         self._command += ["--unique"] if unique else []
 
     def __enter__(self) -> Self:
