@@ -1,8 +1,10 @@
 """The service's settings: one JSON file that the operator writes into a ConfigMap."""
 
+from datetime import timedelta
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field, PositiveInt, SecretStr
+from pydantic import Field, PositiveInt, SecretStr, model_validator
 
 from rag_service.contract.duration import Duration
 from rag_service.contract.model import Shape
@@ -19,7 +21,9 @@ MODEL_SCHEMES = {
 class ModelSettings(Shape):
     """One rung of the quality ladder."""
 
-    name: str = Field(min_length=1, description="what clients call the model")
+    name: str = Field(
+        pattern=r"^[!-~]+$", description="what clients call the model: visible ASCII, it goes into a header"
+    )
     uri: str = Field(pattern=rf"^({'|'.join(MODEL_SCHEMES)})://.+$", description="where the model's files are")
 
 
@@ -52,8 +56,19 @@ class ServiceSettings(Shape):
     models: tuple[ModelSettings, ...] = Field(min_length=1, description="best first; the first answers by default")
     cache: CacheSettings
     request_timeout: Duration = Field(description="a request that takes longer gets 504")
+    drain: Duration = Field(
+        default=timedelta(seconds=2),
+        description="after SIGTERM requests are still taken for this long, and clients asked to connect elsewhere",
+    )
     threads: PositiveInt = Field(default=1, description="engine threads: the whole CPUs of the pod's limit, at least 1")
     limits: Limits = Limits()
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        names = [model.name for model in self.models]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"models: more than one is called {', '.join(twice)}")
+        return self
 
 
 def load(path: Path) -> ServiceSettings:

@@ -4,13 +4,33 @@ Beyond that shape, a document may be an object with an `id` and `metadata` that 
 `model` and `top_n` choose the rung and the number of results.
 """
 
+import math
 import re
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, FailFast, Field, JsonValue, Tag
 
+PATH = "/rerank"
 HEADER_MODEL = "X-Model"
 HEADER_CACHE = "X-Cache"
+
+
+def _finite(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """Refuse numbers that could be read but not written back: JSON has neither NaN nor infinity."""
+    waiting: list[JsonValue] = [value]
+    while waiting:
+        match waiting.pop():
+            case dict() as members:
+                waiting.extend(members.values())
+            case list() as items:
+                waiting.extend(items)
+            case float() as number if not math.isfinite(number):
+                raise ValueError(f"{number} is no JSON number")
+    return value
+
+
+Text = Annotated[str, Field(min_length=1)]
+Metadata = Annotated[dict[str, JsonValue], AfterValidator(_finite)]
 
 _CACHE = re.compile(r"(?:hit|partial|miss); hits=([0-9]+); misses=([0-9]+)")
 
@@ -35,9 +55,23 @@ class Document(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    text: str = Field(description="the text that is scored")
+    text: Text = Field(description="the text that is scored")
     id: str | None = Field(default=None, description="returned with the document's rank")
-    metadata: dict[str, Any] | None = Field(default=None, description="returned with the document's rank, unread")
+    metadata: Metadata | None = Field(default=None, description="returned with the document's rank, unread")
+
+
+# The tags stand in the place of an error: `texts[3].object.id`.
+STRING, OBJECT = "string", "object"
+
+
+def _form(candidate: Any) -> str:
+    return OBJECT if isinstance(candidate, dict | Document) else STRING
+
+
+Candidate = Annotated[
+    Annotated[Text, Tag(STRING)] | Annotated[Document, Tag(OBJECT)],
+    Discriminator(_form),
+]
 
 
 class RerankRequest(BaseModel):
@@ -45,8 +79,8 @@ class RerankRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    query: str = Field(min_length=1)
-    texts: Annotated[tuple[str | Document, ...], Field(min_length=1, strict=False)]
+    query: Text
+    texts: Annotated[tuple[Candidate, ...], Field(min_length=1, strict=False), FailFast()]
     model: str | None = Field(default=None, description="name of a model of this service; the best one by default")
     top_n: int | None = Field(default=None, ge=1, description="return only the n best; all by default")
     raw_scores: bool = Field(default=False, description="the model's own output, without activation")
@@ -65,7 +99,7 @@ class Rank(BaseModel):
     score: float
     text: str | None = None
     id: str | None = None
-    metadata: dict[str, Any] | None = None
+    metadata: dict[str, JsonValue] | None = None
 
 
 class Problem(BaseModel):

@@ -1,0 +1,71 @@
+"""The command `rag-service`."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from rag_service.contract import settings
+from rag_service.models import ModelError, prepare
+
+BAD_CONFIGURATION = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; its exit code is 2 when the configuration or a model cannot be used."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        if options.command == "serve":
+            _serve(options)
+        else:
+            _prepare(options)
+    except ValidationError as error:
+        for one in error.errors(include_url=False):
+            print(f"{options.config}: {'.'.join(map(str, one['loc'])) or 'the file'}: {one['msg']}", file=sys.stderr)
+        return BAD_CONFIGURATION
+    except (ModelError, OSError, ValueError) as error:
+        print(f"rag-service: {error}", file=sys.stderr)
+        return BAD_CONFIGURATION
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="rag-service", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    serve = commands.add_parser("serve", help="answer requests")
+    serve.add_argument("--config", type=Path, required=True, help="settings as JSON")
+    serve.add_argument("--host", default="0.0.0.0", help="address to listen on (%(default)s)")  # noqa: S104
+    serve.add_argument("--port", type=int, default=settings.PORT, help="port to listen on (%(default)s)")
+    model = commands.add_parser("model", help="work on models").add_subparsers(dest="step", required=True)
+    make = model.add_parser("prepare", help="make a model's files ready to be served")
+    make.add_argument("uri", help=" or ".join(f"{scheme}://…" for scheme in settings.MODEL_SCHEMES))
+    make.add_argument("--out", type=Path, required=True, metavar="DIR", help="directory to write")
+    return parser
+
+
+def _serve(options: argparse.Namespace) -> None:
+    # What only serving needs is imported here: preparing a model does without it.
+    from rag_service import app, cache, server  # noqa: PLC0415
+    from rag_service.cache import pairs  # noqa: PLC0415
+    from rag_service.engine import rankers  # noqa: PLC0415
+    from rag_service.watch import Drain  # noqa: PLC0415
+
+    wanted = settings.load(options.config)
+    loaded = {model.name: rankers.load(*prepare.find(model.uri)) for model in wanted.models}
+    redis = wanted.cache.redis
+    kept = pairs.connect(wanted.service, wanted.cache, redis) if redis else cache.NoCache()
+    drain = Drain()
+    server.run(app.create(wanted, loaded, kept, drain), wanted, drain, options.host, options.port)
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    made = prepare.prepare(options.uri, options.out)
+    print(f"{options.out}: {made.recipe.kind} of {made.uri}, fingerprint {made.fingerprint}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

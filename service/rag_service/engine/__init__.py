@@ -1,0 +1,1 @@
+"""Computes scores: text to tokens, tokens to batches of one length, batches to a backend on threads of its own."""

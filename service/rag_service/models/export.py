@@ -1,0 +1,189 @@
+"""BERT as an ONNX graph, written from its weights: no torch takes part.
+
+The encoder is that of Devlin et al., "BERT: Pre-training of Deep Bidirectional Transformers" (2019), as Hugging
+Face's `modeling_bert` computes it. Two liberties that change no more than rounding: query, key and value are one
+product, and attention's 1/sqrt(d) is multiplied into the query's weights.
+
+Inputs `input_ids`, `attention_mask`, `token_type_ids`: int64 [batch, length]. Output of a cross-encoder `logits`:
+float32 [batch, 1]; of a bi-encoder `sentence_embedding`: float32 [batch, hidden], of length one.
+"""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from rag_service.models import ModelError
+from rag_service.models.source import Source
+
+OPSET, IR = 20, 9  # the first with Gelu, and the format that goes with it: ONNX Runtime 1.17 and newer read both
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+_ACTIVATIONS: Mapping[str, tuple[str, dict[str, str]]] = {
+    "gelu": ("Gelu", {"approximate": "none"}),
+    "gelu_new": ("Gelu", {"approximate": "tanh"}),
+    "gelu_pytorch_tanh": ("Gelu", {"approximate": "tanh"}),
+    "relu": ("Relu", {}),
+}
+_MASKED = -1e9  # far enough below every logit that its exponential is exactly zero
+
+Array = NDArray[np.float32]
+
+
+def export(source: Source, path: Path) -> None:
+    """Write the graph, its large tensors beside it in `<path>.data`. Raises ModelError on weights that do not fit."""
+    try:
+        weights = load_file(source.weights)
+    except (SafetensorError, OSError, TypeError, KeyError) as error:
+        raise ModelError(f"{source.uri}: {source.weights} cannot be read, is it complete? ({error})") from error
+    try:
+        model = _Graph(source.config, weights).build(cross_encoder=source.kind == "cross-encoder")
+    except KeyError as error:
+        raise ModelError(f"{source.uri}: the configuration or the weights lack {error}") from error
+    except ValueError as error:
+        raise ModelError(f"{source.uri}: {error}") from error
+    # Tensors in a file of their own are mapped, not read: only those rows of the embedding table that are used
+    # take memory.
+    onnx.save_model(model, str(path), save_as_external_data=True, location=f"{path.name}.data", size_threshold=1024)
+
+
+class _Graph:
+    """Collects nodes and constants; every method adds what it is named after and returns its output's name."""
+
+    def __init__(self, config: Mapping[str, Any], weights: Mapping[str, NDArray[Any]]) -> None:
+        self._config = config
+        self._weights = {name.removeprefix("bert."): tensor for name, tensor in weights.items()}
+        self._nodes: list[onnx.NodeProto] = []
+        self._constants: dict[str, onnx.TensorProto] = {}
+        self._hidden = int(config["hidden_size"])
+        self._heads = int(config["num_attention_heads"])
+        self._epsilon = float(config["layer_norm_eps"])
+        if config["hidden_act"] not in _ACTIVATIONS:
+            raise ValueError(f"activation {config['hidden_act']} is none of {', '.join(_ACTIVATIONS)}")
+        if config.get("position_embedding_type", "absolute") != "absolute":
+            raise ValueError("relative positions cannot be served")
+
+    def build(self, cross_encoder: bool) -> onnx.ModelProto:
+        """The whole model."""
+        hidden = self._embeddings()
+        mask = self._node("Cast", "attention_mask", to=TensorProto.FLOAT)
+        bias = self._node("Unsqueeze", mask, self._constant("axes_1_2", np.array([1, 2])))
+        bias = self._node("Mul", self._node("Sub", self._number("one", 1), bias), self._number("masked", _MASKED))
+        for layer in range(int(self._config["num_hidden_layers"])):
+            hidden = self._layer(f"encoder.layer.{layer}", hidden, bias)
+        if cross_encoder:
+            output, width = self._logits(hidden), 1
+        else:
+            output, width = self._mean(hidden, mask), self._hidden
+        name = "logits" if cross_encoder else "sentence_embedding"
+        self._nodes.append(helper.make_node("Identity", [output], [name]))
+        graph = helper.make_graph(
+            self._nodes,
+            "bert",
+            [helper.make_tensor_value_info(given, TensorProto.INT64, ["batch", "length"]) for given in INPUTS],
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", width])],
+            list(self._constants.values()),
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR)
+        onnx.checker.check_model(model)
+        return model
+
+    def _embeddings(self) -> str:
+        table, start = self._weight("embeddings.position_embeddings.weight"), self._constant("start", np.array([0]))
+        positions = self._node("Slice", table, start, self._node("Shape", "input_ids", start=1, end=2))
+        words = self._node("Gather", self._weight("embeddings.word_embeddings.weight"), "input_ids")
+        types = self._node("Gather", self._weight("embeddings.token_type_embeddings.weight"), "token_type_ids")
+        return self._norm("embeddings.LayerNorm", self._node("Add", self._node("Add", words, types), positions))
+
+    def _layer(self, name: str, hidden: str, bias: str) -> str:
+        attended = self._attention(f"{name}.attention.self", hidden, bias)
+        attended = self._linear(f"{name}.attention.output.dense", attended)
+        hidden = self._norm(f"{name}.attention.output.LayerNorm", self._node("Add", attended, hidden))
+        operator, attributes = _ACTIVATIONS[self._config["hidden_act"]]
+        inner = self._node(operator, self._linear(f"{name}.intermediate.dense", hidden), **attributes)
+        return self._norm(
+            f"{name}.output.LayerNorm", self._node("Add", self._linear(f"{name}.output.dense", inner), hidden)
+        )
+
+    def _attention(self, name: str, hidden: str, bias: str) -> str:
+        scale = 1 / math.sqrt(self._hidden // self._heads)
+        matrices = [self._tensor(f"{name}.{part}.weight").T for part in ("query", "key", "value")]
+        vectors = [self._tensor(f"{name}.{part}.bias") for part in ("query", "key", "value")]
+        joined = self._affine(
+            f"{name}.joined",
+            hidden,
+            np.concatenate([matrices[0] * scale, *matrices[1:]], axis=1),
+            np.concatenate([vectors[0] * scale, *vectors[1:]]),
+        )
+        query, key, value = self._nodes_of("Split", 3, joined, axis=-1, num_outputs=3)
+        split = self._constant("heads", np.array([0, 0, self._heads, self._hidden // self._heads]))
+        query, value = (
+            self._node("Transpose", self._node("Reshape", part, split), perm=[0, 2, 1, 3]) for part in (query, value)
+        )
+        key = self._node("Transpose", self._node("Reshape", key, split), perm=[0, 2, 3, 1])
+        logits = self._node("Add", self._node("MatMul", query, key), bias)
+        mixed = self._node("MatMul", self._node("Softmax", logits, axis=-1), value)
+        join = self._constant("join", np.array([0, 0, self._hidden]))
+        return self._node("Reshape", self._node("Transpose", mixed, perm=[0, 2, 1, 3]), join)
+
+    def _logits(self, hidden: str) -> str:
+        # The first token decides. The second is carried along because the runtime rounds a product with a single
+        # row otherwise than one with several: a pair alone would score differently from the same pair in a batch.
+        two, one, zero, axis = (
+            self._constant(name, np.array([number]))
+            for name, number in (("two", 2), ("one_index", 1), ("start", 0), ("axis_1", 1))
+        )
+        first = self._node("Slice", hidden, zero, two, axis)
+        pooled = self._node("Tanh", self._linear("pooler.dense", first))
+        if (labels := self._tensor("classifier.weight").shape[0]) != 1:
+            raise ValueError(f"a cross-encoder has one label, this model has {labels}")
+        both = self._linear("classifier", pooled)
+        return self._node("Squeeze", self._node("Slice", both, zero, one, axis), axis)
+
+    def _mean(self, hidden: str, mask: str) -> str:
+        # As a product per text, because the runtime's ReduceSum adds in another order when the batch holds one text.
+        axis = self._constant("axis_1", np.array([1]))
+        total = self._node("Squeeze", self._node("MatMul", self._node("Unsqueeze", mask, axis), hidden), axis)
+        mean = self._node("Div", total, self._node("ReduceSum", mask, axis, keepdims=1))
+        norm = self._node("Max", self._node("ReduceL2", mean, axis, keepdims=1), self._number("tiny", 1e-12))
+        return self._node("Div", mean, norm)
+
+    def _norm(self, name: str, value: str) -> str:
+        weight, bias = self._weight(f"{name}.weight"), self._weight(f"{name}.bias")
+        return self._node("LayerNormalization", value, weight, bias, axis=-1, epsilon=self._epsilon)
+
+    def _linear(self, name: str, value: str) -> str:
+        return self._affine(name, value, self._tensor(f"{name}.weight").T, self._tensor(f"{name}.bias"))
+
+    def _affine(self, name: str, value: str, matrix: Array, vector: Array) -> str:
+        product = self._node("MatMul", value, self._constant(f"{name}.matrix", matrix))
+        return self._node("Add", product, self._constant(f"{name}.vector", vector))
+
+    def _tensor(self, name: str) -> Array:
+        return self._weights[name].astype(np.float32)
+
+    def _weight(self, name: str) -> str:
+        return self._constant(name, self._tensor(name))
+
+    def _number(self, name: str, value: float) -> str:
+        return self._constant(name, np.array(value, np.float32))
+
+    def _constant(self, name: str, value: NDArray[Any]) -> str:
+        if name not in self._constants:
+            self._constants[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
+        return name
+
+    def _node(self, operator: str, *inputs: str, **attributes: Any) -> str:
+        return self._nodes_of(operator, 1, *inputs, **attributes)[0]
+
+    def _nodes_of(self, operator: str, count: int, *inputs: str, **attributes: Any) -> list[str]:
+        outputs = [f"{operator}_{len(self._nodes)}_{number}" for number in range(count)]
+        self._nodes.append(helper.make_node(operator, list(inputs), outputs, **attributes))
+        return outputs

@@ -1,0 +1,104 @@
+"""From a model's URI to a directory of prepared files: found where it was made before, made where it was not.
+
+The image carries prepared models under `RAGSERVICE_MODELS`, found there by the URI that they were made from, so
+that serving needs neither the published weights nor the libraries that read them.
+"""
+
+import importlib.util
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from rag_service.models import ModelError, manifest
+from rag_service.models.manifest import GRAPH, TOKENIZER, Manifest, Recipe, digest
+from rag_service.models.source import WEIGHTS, Source, inspect, locate
+
+PREPARED = "RAGSERVICE_MODELS"
+BERT_GRAPH = "bert-1"  # raise it whenever `export` may give other scores than before
+
+
+def find(uri: str, environment: Mapping[str, str] = os.environ) -> tuple[Path, Manifest]:
+    """The prepared files of a model: those of the image, else its own, else made now and kept in the user's cache.
+
+    Raises ModelError when the model cannot be served, or not without the libraries that export it.
+    """
+    if root := environment.get(PREPARED):
+        for file in sorted(Path(root).glob(f"*/{manifest.FILE}")):
+            found = manifest.read(file.parent)
+            if found and found.uri == uri:
+                return file.parent, found
+    directory = locate(uri)
+    if found := manifest.read(directory):
+        return directory, found
+    source = inspect(uri, directory)
+    cache = Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ragservice" / "models"
+    kept = cache / recipe(source).fingerprint
+    if found := manifest.read(kept):
+        return kept, found
+    return kept, prepare(uri, kept)
+
+
+def prepare(uri: str, out: Path) -> Manifest:
+    """Make the prepared files of a model in the directory `out`, whole or not at all.
+
+    Raises ModelError when the model cannot be served or the directory cannot be written.
+    """
+    source = inspect(uri, locate(uri))
+    made = recipe(source)
+    described = Manifest(uri=uri, recipe=made, fingerprint=made.fingerprint)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
+            draft = Path(scratch) / "model"
+            draft.mkdir()
+            _graph(source, draft / GRAPH)
+            shutil.copyfile(source.tokenizer, draft / TOKENIZER)
+            (draft / manifest.FILE).write_text(described.model_dump_json(by_alias=True, indent=2) + "\n")
+            for file in draft.iterdir():
+                file.chmod(0o644)
+            _replace(draft, out)
+    except OSError as error:
+        raise ModelError(f"{uri}: cannot be written to {out}: {error}") from error
+    return described
+
+
+def recipe(source: Source) -> Recipe:
+    """What the scores of this model depend on."""
+    try:
+        return Recipe(
+            kind=source.kind,
+            weights=digest(source.weights),
+            config=digest(source.config_file),
+            tokenizer=digest(source.tokenizer),
+            max_tokens=source.max_tokens,
+            graph=BERT_GRAPH if source.weights.name == WEIGHTS else "published",
+        )
+    except OSError as error:
+        raise ModelError(f"{source.uri}: cannot be read: {error}") from error
+
+
+def _graph(source: Source, path: Path) -> None:
+    if source.weights.name == GRAPH:
+        for file in source.weights.parent.glob(f"{GRAPH}*"):  # large tensors lie in files beside the graph
+            shutil.copyfile(file, path.with_name(file.name))
+        return
+    for library in ("onnx", "safetensors"):
+        if importlib.util.find_spec(library) is None:
+            raise ModelError(
+                f"{source.uri}: to make it ready needs the library {library}: install ragservice[export], or run "
+                f"`rag-service model prepare {source.uri} --out DIR` where it is installed and serve file://DIR"
+            )
+    from rag_service.models.export import export  # noqa: PLC0415 (the served image lacks what it imports)
+
+    export(source, path)
+
+
+def _replace(draft: Path, out: Path) -> None:
+    """Move a directory into place; where another process was faster with the same model, keep the other's."""
+    if out.is_dir() and not (out / manifest.FILE).exists() and any(out.iterdir()):
+        raise OSError("the directory holds other files; name an empty or a new one")
+    if (out / manifest.FILE).exists():
+        shutil.rmtree(out)
+    draft.rename(out)

@@ -1,0 +1,114 @@
+"""Every error that a client can meet, mapped to HTTP once. Bodies are `contract.wire.Problem`."""
+
+from collections.abc import Callable, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+
+from rag_service.contract.wire import OBJECT, STRING, Problem
+from rag_service.engine.engine import BatchFailedError, BusyError, EngineDownError
+from rag_service.engine.tokens import TooLongError
+from rag_service.rerank import UnknownModelError
+
+SHOWN = 3  # errors of one request that its answer lists
+
+
+class RefusedError(Exception):
+    """An answer other than the one that was asked for. `kind` is text-embeddings-inference's `error_type`."""
+
+    def __init__(self, status: int, kind: str, text: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(status, kind, text)
+        self.status = status
+        self.kind = kind
+        self.text = text
+        self.headers = headers
+
+    def response(self) -> Response:
+        """The refusal in HTTP."""
+        body = Problem(error=self.text, error_type=self.kind).model_dump_json()
+        return Response(body, self.status, self.headers, "application/json")
+
+
+class SlowBodyError(RefusedError):
+    """The request took all the time that its answer has."""
+
+    def __init__(self) -> None:
+        super().__init__(408, "Validation", "the body did not arrive in time")
+
+
+class SlowAnswerError(RefusedError):
+    """The answer was not ready in time."""
+
+    def __init__(self) -> None:
+        super().__init__(504, "Timeout", "this took longer than the service's request timeout: send fewer documents")
+
+
+def invalid(error: ValidationError) -> RefusedError:
+    """What is wrong with a request's body, and where."""
+    errors = error.errors(include_url=False, include_input=False, include_context=False)
+    if errors[0]["type"] == "json_invalid":
+        reason = errors[0]["msg"].removeprefix("Invalid JSON: ")
+        return RefusedError(400, "Validation", f"the body is no JSON: {reason}")
+    said = [f"{_place(one['loc'])}: {one['msg'].removeprefix('Value error, ')}" for one in errors[:SHOWN]]
+    return RefusedError(422, "Validation", "; ".join(said) + _more(errors))
+
+
+def _place(location: Sequence[int | str]) -> str:
+    """`texts[3].id`: where in the body."""
+    parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in location if part not in (STRING, OBJECT)]
+    return "".join(parts).removeprefix(".") or "the body"
+
+
+def _more(shown: Sequence[object]) -> str:
+    return f" and {len(shown) - SHOWN} more" if len(shown) > SHOWN else ""
+
+
+def _too_long(error: TooLongError) -> RefusedError:
+    where = ["the query" if position < 0 else f"texts[{position}]" for position in error.positions]
+    return RefusedError(
+        422,
+        "Tokenizer",
+        f"{', '.join(where[:SHOWN])}{_more(where)} would have to be cut to the {error.limit} tokens that the model "
+        "reads, and `truncate` is false: shorten the text or set it to true",
+    )
+
+
+def _busy(error: BusyError) -> RefusedError:
+    seconds = round(error.wait.total_seconds())
+    text = f"more work waits than can be done in time: try again in {seconds} s"
+    return RefusedError(429, "Overloaded", text, {"Retry-After": str(seconds)})
+
+
+def _http(error: HTTPException) -> RefusedError:
+    text = f"{HTTPStatus(error.status_code).phrase}: /openapi.json lists what there is"
+    return RefusedError(error.status_code, "Validation", text, error.headers)
+
+
+# What a client gets for each error that a request can end in.
+REFUSALS: Mapping[type[Exception], Callable[[Any], RefusedError]] = {
+    RefusedError: lambda error: error,
+    HTTPException: _http,
+    UnknownModelError: lambda error: RefusedError(
+        404, "Validation", f"there is no model {error.name!r} here, only {', '.join(error.known)}"
+    ),
+    TooLongError: _too_long,
+    BusyError: _busy,
+    EngineDownError: lambda error: RefusedError(503, "Unhealthy", f"{error}: this replica ends, try again"),
+    BatchFailedError: lambda _: RefusedError(503, "Backend", "the model failed on this request; the log says why"),
+    Exception: lambda _: RefusedError(500, "Backend", "something failed that should not; the log says what"),
+}
+
+
+async def answer(_: Request, error: Exception) -> Response:
+    """Exception handler."""
+    kind = next(kind for kind in type(error).__mro__ if kind in REFUSALS)
+    return REFUSALS[kind](error).response()
+
+
+def install(app: FastAPI) -> None:
+    """Answer the errors of an application."""
+    for kind in REFUSALS:
+        app.add_exception_handler(kind, answer)

@@ -1,0 +1,102 @@
+"""Tiny BERT models with reproducible random weights, in the files that a model hub would give.
+
+They cost milliseconds and a few hundred kilobytes, and take the whole way of a real one: tokenizer, export, runtime.
+Every letter is a token, so a text's length is its number of letters.
+"""
+
+import json
+import string
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
+HIDDEN, LAYERS, HEADS, POSITIONS = 32, 2, 4, 128
+
+
+def cross_encoder(directory: Path, seed: int = 0, **config: Any) -> Path:
+    """Write a model that gives one logit for a pair of texts."""
+    return _write(directory, "BertForSequenceClassification", seed, config)
+
+
+def bi_encoder(directory: Path, seed: int = 0, **config: Any) -> Path:
+    """Write a model that embeds one text at a time; the mean of its tokens is the text's embedding."""
+    return _write(directory, "BertModel", seed, config)
+
+
+def _write(directory: Path, architecture: str, seed: int, config: dict[str, Any]) -> Path:
+    directory.mkdir(parents=True, exist_ok=True)
+    vocabulary = [*SPECIAL, *(prefix + letter for prefix in ("", "##") for letter in string.ascii_lowercase)]
+    (directory / "config.json").write_text(
+        json.dumps(
+            {
+                "architectures": [architecture],
+                "model_type": "bert",
+                "hidden_act": "gelu",
+                "hidden_size": HIDDEN,
+                "intermediate_size": 2 * HIDDEN,
+                "num_hidden_layers": LAYERS,
+                "num_attention_heads": HEADS,
+                "max_position_embeddings": POSITIONS,
+                "type_vocab_size": 2,
+                "vocab_size": len(vocabulary),
+                "layer_norm_eps": 1e-12,
+                "id2label": {"0": "LABEL_0"},
+                **config,
+            }
+        )
+    )
+    tokenizer(vocabulary).save(str(directory / "tokenizer.json"))
+    save_file(weights(architecture, len(vocabulary), seed), directory / "model.safetensors")
+    return directory
+
+
+def tokenizer(vocabulary: list[str]) -> Tokenizer:
+    """BERT's tokenizer over this vocabulary."""
+    made = Tokenizer(models.WordPiece({token: number for number, token in enumerate(vocabulary)}, unk_token="[UNK]"))
+    made.normalizer = normalizers.BertNormalizer()
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    made.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(token, vocabulary.index(token)) for token in ("[CLS]", "[SEP]")],
+    )
+    made.add_special_tokens(list(SPECIAL))
+    return made
+
+
+def weights(architecture: str, vocabulary: int, seed: int) -> dict[str, np.ndarray]:
+    """The state dict. `RandomState`, unlike newer generators, promises the same numbers in every version of numpy."""
+    random = np.random.RandomState(seed)
+
+    def tensor(*shape: int, scale: float = 0.25) -> np.ndarray:
+        return (random.standard_normal(shape) * scale).astype(np.float32)
+
+    def linear(name: str, outputs: int, inputs: int) -> dict[str, np.ndarray]:
+        return {f"{name}.weight": tensor(outputs, inputs), f"{name}.bias": tensor(outputs)}
+
+    def norm(name: str) -> dict[str, np.ndarray]:
+        return {f"{name}.weight": 1 + tensor(HIDDEN), f"{name}.bias": tensor(HIDDEN)}
+
+    encoder = {
+        "embeddings.word_embeddings.weight": tensor(vocabulary, HIDDEN, scale=1),
+        "embeddings.position_embeddings.weight": tensor(POSITIONS, HIDDEN),
+        "embeddings.token_type_embeddings.weight": tensor(2, HIDDEN),
+        **norm("embeddings.LayerNorm"),
+    }
+    for number in range(LAYERS):
+        layer = f"encoder.layer.{number}"
+        for part in ("query", "key", "value"):
+            encoder |= linear(f"{layer}.attention.self.{part}", HIDDEN, HIDDEN)
+        encoder |= linear(f"{layer}.attention.output.dense", HIDDEN, HIDDEN)
+        encoder |= norm(f"{layer}.attention.output.LayerNorm")
+        encoder |= linear(f"{layer}.intermediate.dense", 2 * HIDDEN, HIDDEN)
+        encoder |= linear(f"{layer}.output.dense", HIDDEN, 2 * HIDDEN)
+        encoder |= norm(f"{layer}.output.LayerNorm")
+    if architecture == "BertModel":
+        return encoder
+    encoder |= linear("pooler.dense", HIDDEN, HIDDEN)
+    return {f"bert.{name}": value for name, value in encoder.items()} | linear("classifier", 1, HIDDEN)
