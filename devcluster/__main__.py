@@ -5,8 +5,9 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from devcluster import build
+from devcluster import build, checks, images
 from devcluster.cluster import DEFAULT_NAME, Cluster
 from devcluster.errors import DevclusterError
 
@@ -41,8 +42,14 @@ def _parser() -> argparse.ArgumentParser:
     command("status", _status, "show what runs and where the logs are")
     command("kubeconfig", _kubeconfig, "print the path of the administrator's kubeconfig")
     execute = command("exec", _exec, "run a command with KUBECONFIG set, and kubectl and helm on the PATH")
+    execute.add_argument("--inside", action="store_true", help="run it in the node's network, where pods are reachable")
     execute.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND")
     command("build", _build, "build the cluster's programs")
+    image = command("images", _images, "build the project's images and load them into the cluster")
+    image.add_argument("--build-only", action="store_true", help="do not load them")
+    load = command("load", _load, "load an image from an OCI archive into the cluster")
+    load.add_argument("archive", type=Path, metavar="IMAGE.tar")
+    command("setup", _setup, "install the distribution's packages that a node and image builds need")
     return parser
 
 
@@ -74,6 +81,8 @@ def _exec(options: argparse.Namespace) -> None:
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
     if not command:
         raise DevclusterError("nothing to run: devcluster exec -- kubectl get pods")
+    if options.inside:
+        command = [*cluster.exec_prefix, *command]
     try:
         os.execvpe(command[0], command, os.environ | cluster.environment())  # noqa: S606
     except OSError as error:
@@ -82,6 +91,23 @@ def _exec(options: argparse.Namespace) -> None:
 
 def _build(_: argparse.Namespace) -> None:
     print(build.build().folder)
+
+
+def _images(options: argparse.Namespace) -> None:
+    built = images.build()
+    for image in built:
+        print(f"{image.reference:<36} {image.bytes / 1e6:6.0f} MB  {image.archive}")
+    if not options.build_only:
+        for image in built:
+            _existing(options.name).load(image.archive)
+
+
+def _load(options: argparse.Namespace) -> None:
+    _existing(options.name).load(options.archive)
+
+
+def _setup(_: argparse.Namespace) -> None:
+    checks.install()
 
 
 def _existing(name: str) -> Cluster:

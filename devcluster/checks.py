@@ -38,6 +38,14 @@ def require_node() -> None:
         require_space(folder)
 
 
+def require_images() -> None:
+    """Raise unless images can be built here."""
+    if os.geteuid() != 0:
+        raise DevclusterError("building images needs root for its mounts: run this as root")
+    require_programs(IMAGE_PROGRAMS)
+    require_space(cache_home())
+
+
 def require_programs(programs: dict[str, str]) -> None:
     """Raise unless the programs are on the PATH."""
     if absent := [program for program in programs if not shutil.which(program)]:

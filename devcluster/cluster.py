@@ -93,6 +93,22 @@ class Cluster:
             except OSError:  # another cluster lives there
                 break
 
+    def load(self, archive: Path) -> None:
+        """Make an image known to the node; nothing to do if it already is."""
+        self._require_node()
+        if not archive.is_file():
+            raise DevclusterError(f"{archive}: no such file")
+        with files.locked(self.paths.root):
+            started = time.monotonic()
+            if self.node.load(archive):
+                _log.info("loaded %s (%.1f s)", archive.name, time.monotonic() - started)
+
+    @property
+    def exec_prefix(self) -> tuple[str, ...]:
+        """Put in front of a command it runs in the node's network, where pods and Services are reachable."""
+        self._require_node()
+        return self.node.enter("net")
+
     def status(self) -> list[ComponentStatus]:
         """What should run and what does; empty if there is no such cluster."""
         wanted = spec.load(self.paths.spec)
@@ -101,6 +117,13 @@ class Cluster:
         pids = {process.component: process.pid for process in processes.find(self.paths.root) if process.is_component}
         names = [log.stem for log in sorted(self.paths.logs.glob("*.log"))]
         return [ComponentStatus(name, pids.get(name), self.paths.logs / f"{name}.log") for name in names]
+
+    def _require_node(self) -> None:
+        wanted = spec.load(self.paths.spec)
+        if wanted is None or not wanted.nodes:
+            raise DevclusterError(
+                f"there is no cluster {self.paths.name} with a node: `devcluster up --nodes 1 --name {self.paths.name}`"
+            )
 
     def _spec(self, nodes: int | None, hpa_sync: str | None) -> spec.ClusterSpec:
         known = spec.load(self.paths.spec)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-from devcluster import cgroups, network, probe, processes
+from devcluster import cgroups, images, network, probe, processes
 from devcluster.api import Api
 from devcluster.build import Binaries
 from devcluster.errors import DevclusterError
@@ -62,10 +62,14 @@ class Node:
         command = [*self.enter("mount", "net"), sys.executable, str(probe.__file__), str(seconds), *addresses]
         return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
 
-    def load(self, archive: Path) -> None:
-        """Import an OCI archive into the container runtime."""
+    def load(self, archive: Path) -> bool:
+        """Import an OCI archive into the container runtime; False if the runtime had it already."""
+        reference, digest = images.manifest_digest(archive)
+        if digest in self._ctr("images", "list", f"name=={reference}"):
+            return False
         with archive.open("rb") as file:
             self._ctr("images", "import", "-", stdin=file)
+        return True
 
     def wait_until_ready(self, api: Api) -> None:
         """Wait until the API server lists the node as ready for pods."""
