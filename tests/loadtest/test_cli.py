@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+import yaml
 
 os.environ["LOCUST_SKIP_MONKEY_PATCH"] = "1"  # in this process gevent would get into the way of asyncio's tests
 from rag_loadtest import cli
@@ -56,3 +57,16 @@ def test_a_wrong_option_is_explained(option: str, message: str, capsys: pytest.C
         run(option)
     assert caught.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_job_among_the_examples_asks_for_what_there_is_and_mounts_what_it_reads() -> None:
+    text = (EXAMPLES / "load-check-job.yaml").read_text()
+    pod = yaml.safe_load(text)["spec"]["template"]["spec"]
+    [container], [volume] = pod["containers"], pod["volumes"]
+    arguments = cli.command_line().parse_args(container["args"])
+    [mount] = container["volumeMounts"]
+    assert mount["name"] == volume["name"]
+    assert f"create configmap {volume['configMap']['name']}" in text
+    for file in (arguments.resource, str(arguments.corpus)):
+        assert Path(file).parent == Path(mount["mountPath"])
+        assert list(EXAMPLES.rglob(Path(file).name))
