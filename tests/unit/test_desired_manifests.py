@@ -152,7 +152,7 @@ def test_images_and_password_restart_those_who_use_them() -> None:
     assert restarted(MINIMAL, with_inputs(service_image="other")) == {"reranker"}
     assert restarted(MINIMAL, with_inputs(redis_image="other")) == {"redis"}
     assert restarted(MINIMAL, with_inputs(redis_password="n" * 43)) == {"reranker", "redis"}
-    assert restarted(MINIMAL, with_inputs(hpa=HpaBounds(5, 5, cpu_target=False), create_replicas=5)) == set()
+    assert restarted(MINIMAL, with_inputs(hpa=HpaBounds(5, 5, cpu_target=False))) == set()
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
@@ -175,11 +175,10 @@ def test_an_operator_upgrade_restarts_no_pod(example: Path) -> None:
     assert golden.read_text() == text, "the pods of this example would restart: see this test's description"
 
 
-def test_replicas_are_given_only_at_creation() -> None:
-    assert "replicas" not in built()["Deployment", "faq-reranker"]["spec"]
-    created = built(inputs=Inputs(**{**vars(INPUTS), "create_replicas": 4}))["Deployment", "faq-reranker"]
-    assert created["spec"]["replicas"] == 4
-    assert replicas_only(created) == {
+def test_replicas_are_the_autoscalers() -> None:
+    deployment = built()["Deployment", "faq-reranker"]
+    assert "replicas" not in deployment["spec"]
+    assert replicas_only(deployment | {"spec": deployment["spec"] | {"replicas": 4}}) == {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": {"name": "faq-reranker", "namespace": "default"},

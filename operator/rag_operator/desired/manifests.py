@@ -17,26 +17,21 @@ class Inputs:
     Images are resolved once by the caller (`spec` first, then `status`, then the operator's default) and kept in
     `status`, so that a new operator restarts no pod. The password is `redis.existing_password` of the Secret; fresh
     (`secrets.token_urlsafe(32)`) only where that is None: a new one restarts Redis and the reranker.
-
-    `create_replicas` is given only while the reranker's Deployment does not exist: an apply that leaves out a field
-    which it owned resets it, so the number of replicas goes in once under a field manager of its own:
-
-    1. apply the Deployment made with `create_replicas` as that manager;
-    2. apply the Deployment made without as the operator's manager, which so owns all but the replicas;
-    3. apply `replicas_only` of the first as that manager: what it let go stays with the operator, and a field that is
-       later left out by the operator disappears, as it should. A conflict here means that the autoscaler already
-       took over: fine.
     """
 
     service_image: str
     redis_image: str
     redis_password: str = field(repr=False)
     hpa: HpaBounds
-    create_replicas: int | None = None
 
 
 def manifests(rag: RAGService, inputs: Inputs) -> list[Manifest]:
-    """Everything that should exist, in the order in which to apply it: what a pod needs before the pod."""
+    """Everything that should exist, in the order in which to apply it: what a pod needs before the pod.
+
+    The reranker's Deployment comes without replicas, which belong to the HorizontalPodAutoscaler: an apply that leaves
+    out a field which it once owned resets it. Whoever creates the Deployment gives it its first number under a field
+    manager of its own, and lets go of the rest with `replicas_only`.
+    """
     return [
         service_account.service_account(rag),
         config.config_map(rag),
@@ -44,7 +39,7 @@ def manifests(rag: RAGService, inputs: Inputs) -> list[Manifest]:
         redis.service(rag),
         service.front(rag),
         redis.deployment(rag, inputs.redis_image, inputs.redis_password),
-        reranker.deployment(rag, inputs.service_image, inputs.redis_password, inputs.create_replicas),
+        reranker.deployment(rag, inputs.service_image, inputs.redis_password),
         hpa.horizontal_pod_autoscaler(rag, inputs.hpa),
     ]
 

@@ -15,20 +15,19 @@ LEAVE = timedelta(seconds=5)
 EXIT = timedelta(seconds=5)
 
 
-def deployment(rag: RAGService, image: str, password: str, replicas: int | None) -> Manifest:
-    """The Deployment; `replicas` only where it is created (see `manifests.Inputs`)."""
-    spec = {
-        "revisionHistoryLimit": 3,
-        # A new pod is ready before an old one goes: the number of pods never falls below what the SLO needs.
-        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": "25%"}},
-        "selector": {"matchLabels": names.selector(rag, Component.RERANKER)},
-        "template": _template(rag, image, password),
-    }
+def deployment(rag: RAGService, image: str, password: str) -> Manifest:
+    """The Deployment, without replicas (see `manifests.manifests`)."""
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": names.metadata(rag, names.reranker(rag.metadata.name), Component.RERANKER),
-        "spec": spec if replicas is None else {"replicas": replicas, **spec},
+        "spec": {
+            "revisionHistoryLimit": 3,
+            # A new pod is ready before an old one goes: there are never fewer than the SLO needs.
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": "25%"}},
+            "selector": {"matchLabels": names.selector(rag, Component.RERANKER)},
+            "template": _template(rag, image, password),
+        },
     }
 
 
