@@ -153,6 +153,6 @@ class World:
             self.pods[f"pod-{self._serial}"] = self.make()
             self._serial += 1
         while len(self.pods) > wanted:
-            name, gone = self.pods.popitem()
+            _, gone = self.pods.popitem()
             for pod in self.pods.values():
                 pod.queued += gone.queued / len(self.pods)

@@ -71,13 +71,13 @@ def test_missing_metrics_never_shrink(
     assert decision.required >= min(state.required, goal.max_replicas)
 
 
-@given(HISTORIES, estimates(), goals(), st.integers(0, 1000), FINITE, FINITE)
+@given(HISTORIES, estimates(), goals(), st.integers(0, 1000), st.tuples(FINITE, FINITE))
 def test_more_demand_never_asks_for_fewer_replicas(
-    history: list[tuple[Estimate, float]], estimate: Estimate, goal: Goal, replicas: int, work: float, wait: float
+    history: list[tuple[Estimate, float]], estimate: Estimate, goal: Goal, replicas: int, extra: tuple[float, float]
 ) -> None:
     state, now = after(history, goal, replicas)
     less, _ = plan(state, estimate, goal, now)
-    more = replace(estimate, offered=estimate.offered + work, backlog=estimate.backlog + wait)
+    more = replace(estimate, offered=estimate.offered + extra[0], backlog=estimate.backlog + extra[1])
     # A pod that scored nothing yet has no capacity to measure demand by: then, and only then, demand holds.
     if estimate.capacity is not None:
         assert plan(state, more, goal, now)[0].required >= less.required

@@ -132,18 +132,23 @@ def _limits(unbounded: int, goal: Goal) -> tuple[str, ...]:
 def _reason(terms: dict[str, float], estimate: Estimate, goal: Goal, required: int, *, peak: float) -> str:
     need, term = max((pods, name) for name, pods in terms.items())
     if term == "hold":
-        return f"{need:.0f} replicas are kept: {_unknown(estimate)}"
+        return f"{_replicas(need)} kept: {_unknown(estimate)}"
     if _ceil(need) < required and required > goal.min_replicas:
-        return f"{required} replicas are kept: {peak:.1f} were needed within the last {goal.scale_down_window:.0f}s"
+        return f"{_replicas(required)} kept: {peak:.1f} were needed within the last {goal.scale_down_window:.0f}s"
     if term == "latency":
         return (
-            f"{_ceil(need)} replicas are needed: answers take {latency(estimate):.2f}s, the objective is "
+            f"{_replicas(need)} needed: answers take {latency(estimate):.2f}s, the objective is "
             f"{goal.slo_p95:.2f}s, and {estimate.pods} pods are {estimate.utilization or 0:.0%} busy"
         )
     return (
-        f"{_ceil(need)} replicas are needed: {estimate.offered:.0f} tokens/s arrive and {estimate.backlog:.0f} tokens "
+        f"{_replicas(need)} needed: {estimate.offered:.0f} tokens/s arrive and {estimate.backlog:.0f} tokens "
         f"wait, a pod scores {estimate.capacity or 0:.0f} tokens/s"
     )
+
+
+def _replicas(pods: float) -> str:
+    count = _ceil(pods)
+    return "1 replica is" if count == 1 else f"{count} replicas are"
 
 
 def _unknown(estimate: Estimate) -> str:

@@ -1,0 +1,49 @@
+"""The operator's settings: environment variables, as the chart sets them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from importlib import metadata
+
+from rag_operator.cluster import ConfigError
+from rag_operator.status import Images
+from rag_service.contract import duration
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What may be set. Times in seconds."""
+
+    images: Images
+    """RAG_SERVICE_IMAGE and RAG_REDIS_IMAGE: images where a RAGService names none."""
+    scrape_period: float
+    """RAG_SCRAPE_PERIOD: how often the load of the pods is read. A duration from 1s to 1m."""
+    scrape_timeout: float
+    """RAG_SCRAPE_TIMEOUT: how long a pod may take to tell its load. A duration from 100ms to 30s."""
+    sweep_period: float
+    """RAG_SWEEP_PERIOD: how often everything is looked at, whether or not it changed. A duration from 1s to 1h."""
+    workers: int = 8
+    """Reconciliations at the same time."""
+
+
+def read(environment: Mapping[str, str]) -> Settings:
+    """Read the environment. Raises ConfigError that names the variable."""
+    return Settings(
+        images=Images(
+            service=environment.get("RAG_SERVICE_IMAGE") or f"ragservice/service:{metadata.version('ragservice')}",
+            redis=environment.get("RAG_REDIS_IMAGE") or "redis:8.2",
+        ),
+        scrape_period=_seconds(environment, "RAG_SCRAPE_PERIOD", "5s", "1s", "1m"),
+        scrape_timeout=_seconds(environment, "RAG_SCRAPE_TIMEOUT", "2s", "100ms", "30s"),
+        sweep_period=_seconds(environment, "RAG_SWEEP_PERIOD", "5m", "1s", "1h"),
+    )
+
+
+def _seconds(environment: Mapping[str, str], name: str, default: str, low: str, high: str) -> float:
+    try:
+        value = duration.parse(environment.get(name) or default)
+    except ValueError as error:
+        raise ConfigError(f"{name}: {error}") from error
+    if not duration.parse(low) <= value <= duration.parse(high):
+        raise ConfigError(f"{name} is {environment[name]}, but must be between {low} and {high}")
+    return value / timedelta(seconds=1)
