@@ -16,7 +16,7 @@ from rag_service.contract.settings import ServiceSettings
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).parent / "golden"
-EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
+EXAMPLES = sorted(path for path in (ROOT / "examples").glob("*.yaml") if "kind: RAGService" in path.read_text())
 PASSWORD = "k" * 43
 INPUTS = Inputs(
     service_image="ragservice/service:0.1.0",
@@ -162,10 +162,10 @@ def test_an_operator_upgrade_restarts_no_pod(example: Path) -> None:
     Where the example itself did not change, a difference means that installing this version of the operator restarts
     every pod of every user. If that is wanted, or the example did change: `WRITE_GOLDEN=1 pytest tests/unit`.
     """
-    resource = rag(yaml.safe_load(example.read_text())["spec"])
     found = {
         item["metadata"]["name"]: item["spec"]["template"]
-        for item in manifests(resource, INPUTS)
+        for resource in yaml.safe_load_all(example.read_text())
+        for item in manifests(rag(resource["spec"], resource["metadata"]["name"]), INPUTS)
         if item["kind"] == "Deployment"
     }
     text = yaml.safe_dump(json.loads(json.dumps(found)))
