@@ -1,9 +1,12 @@
 """The cgroups below which a node's pods live, for cgroup v1, v2 and the hybrid of both."""
 
+import errno
+import time
 from pathlib import Path
 
 from devcluster.errors import DevclusterError
 
+_SECONDS_TO_EMPTY = 10.0
 # What pods are limited by; the kubelet refuses a root without them.
 _CONTROLLERS = ("cpu", "cpuset", "memory", "pids", "io", "hugetlb")
 
@@ -19,12 +22,23 @@ def make(name: str) -> None:
 
 def remove(name: str) -> None:
     """Remove a top-level cgroup and everything below it; its processes have ended before."""
+    deadline = time.monotonic() + _SECONDS_TO_EMPTY
     for mount, _ in mounted(Path("/proc/self/mountinfo").read_text()):
         top = mount / name
-        if top.exists():
-            for folder in sorted((path for path in top.rglob("*") if path.is_dir()), reverse=True):
-                folder.rmdir()
-            top.rmdir()
+        while top.exists():
+            try:
+                _remove_tree(top)
+            except OSError as error:
+                # A process that has ended still counts for a moment.
+                if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                    raise DevclusterError(f"{error.filename} can't be removed: {error.strerror}") from error
+                time.sleep(0.05)
+
+
+def _remove_tree(top: Path) -> None:
+    for folder in sorted((path for path in top.rglob("*") if path.is_dir()), reverse=True):
+        folder.rmdir()
+    top.rmdir()
 
 
 def mounted(mountinfo: str) -> list[tuple[Path, int]]:

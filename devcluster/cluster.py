@@ -49,6 +49,11 @@ class Cluster:
         """Variables for programs that use the cluster: KUBECONFIG, and PATH with kubectl and helm in front."""
         return {
             "KUBECONFIG": str(self.kubeconfig),
+            # The caches of kubectl and helm go by address: that of an earlier cluster on the port would mislead them.
+            "KUBECACHEDIR": str(self.paths.tools / "kubectl-cache"),
+            "HELM_CACHE_HOME": str(self.paths.tools / "helm-cache"),
+            "HELM_CONFIG_HOME": str(self.paths.tools / "helm-config"),
+            "HELM_DATA_HOME": str(self.paths.tools / "helm-data"),
             "PATH": f"{self.paths.tools}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         }
 

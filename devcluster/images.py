@@ -32,7 +32,11 @@ BASE = f"{_REPOSITORY}/base:dev"
 _SUITE = "trixie"
 # The same Python as the Dockerfiles' published base; Redis and HAProxy for the pods that run them.
 _PACKAGES = ("python3", "python3-venv", "redis-server", "haproxy", "ca-certificates")
-_EXCLUDED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
+_DPKG_OPTIONS = (
+    # What is thrown away when it fails needs no flush to disk after every file.
+    "force-unsafe-io",
+    *(f"path-exclude=/usr/share/{unread}/*" for unread in ("doc", "info", "locale", "man")),
+)
 # Every file of a build gets this time, so that a fresh checkout finds the layers of the last one.
 _FILE_TIME = 1577836800
 _log = logging.getLogger(__name__)
@@ -128,13 +132,13 @@ class _Builder:
         self._opened = False
 
     def base(self) -> Image:
-        recipe = json.dumps([_SUITE, _PACKAGES, _EXCLUDED])
+        recipe = json.dumps([_SUITE, _PACKAGES, _DPKG_OPTIONS])
         key = hashlib.sha256(recipe.encode()).hexdigest()[:16]
         image = Image(BASE, self._folder / f"base-{key}.tar")
         if not image.archive.exists():
             with tempfile.TemporaryDirectory(dir=self._folder) as context:
                 root = Path(context) / "root.tar"
-                options = [f"--dpkgopt=path-exclude={pattern}" for pattern in _EXCLUDED]
+                options = [f"--dpkgopt={option}" for option in _DPKG_OPTIONS]
                 self._open()
                 self._run(
                     "Installing the base from the distribution's packages", "mmdebstrap", "--variant=essential",
@@ -146,22 +150,19 @@ class _Builder:
         return image
 
     def component(self, name: str, base: Image) -> Image:
-        dockerfile = _dockerfile(self._project, name)
-        files = project_files(self._project, copied_paths(dockerfile.read_text()))
-        relative = dockerfile.relative_to(self._project)
-        key = content_key(self._project, [relative, *files], base.archive.name)
-        image = Image(f"{_REPOSITORY}/{name}:dev", self._folder / f"{name}-{key}.tar")
-        if not image.archive.exists():
-            with tempfile.TemporaryDirectory(dir=self._folder) as folder:
-                context = Path(folder)
-                _copy_files(self._project, {relative, *files}, context)
-                self._build(
-                    image,
-                    context / relative,
-                    context,
-                    f"Building the image {name}",
-                    f"--build-arg=BASE={base.reference}",
-                )
+        relative = _dockerfile(self._project, name).relative_to(self._project)
+        with tempfile.TemporaryDirectory(dir=self._folder) as folder:
+            context = Path(folder)
+            # The key names the copy, so a file that changes meanwhile can't be built under another's key.
+            _copy_files(self._project, [relative], context)
+            files = project_files(self._project, copied_paths((context / relative).read_text()))
+            _copy_files(self._project, files, context)
+            key = content_key(context, sorted({relative, *files}), base.archive.name)
+            image = Image(f"{_REPOSITORY}/{name}:dev", self._folder / f"{name}-{key}.tar")
+            if not image.archive.exists():
+                self._restore(base)
+                what, argument = f"Building the image {name}", f"--build-arg=BASE={base.reference}"
+                self._build(image, context / relative, context, what, argument)
         return image
 
     def _build(self, image: Image, dockerfile: Path, context: Path, what: str, *options: str) -> None:
@@ -185,6 +186,12 @@ class _Builder:
             if old != image.archive:
                 old.unlink()
         _log.info("%s: %.1f s, %.0f MB", image.reference, time.monotonic() - started, image.bytes / 1e6)
+
+    def _restore(self, base: Image) -> None:
+        """Take the base from its archive if buildah's own storage was removed."""
+        self._open()
+        if not (self._storage / "root").exists():
+            self._buildah("Unpacking the base", "pull", f"oci-archive:{base.archive}")
 
     def _open(self) -> None:
         """Before the first build: check what it needs, and clear what a killed one left."""

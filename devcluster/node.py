@@ -1,5 +1,6 @@
 """A node's namespaces: making them, entering them, and what the host does through them."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -24,7 +25,8 @@ class Node:
 
     def __init__(self, paths: ClusterPaths) -> None:
         self._paths = paths
-        self.cgroup = f"devcluster-{paths.name}"
+        # Clusters of one name may exist in several state folders.
+        self.cgroup = f"devcluster-{paths.name}-{hashlib.sha256(str(paths.root).encode()).hexdigest()[:6]}"
 
     def open(self, binaries: Binaries) -> None:
         """Make the namespaces exist; new ones if the first process of the old ones has ended."""
