@@ -113,7 +113,6 @@ def test_every_value_has_an_effect(helm: Helm, tmp_path: Path) -> None:
     values = {
         "imagePullPolicy": "Always",
         "imagePullSecrets": [{"name": "mine"}],
-        "replicas": 3,
         "resources": {"limits": {"memory": "1Gi"}},
         "nodeSelector": {"disk": "ssd"},
         "tolerations": [{"operator": "Exists"}],
@@ -153,8 +152,8 @@ def test_no_right_is_a_wildcard(helm: Helm) -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("operator.replicas=many", "at '/operator/replicas': got string, want integer"),
-        ("operator.replica=2", "at '/operator': additional properties 'replica' not allowed"),
+        ("operator.nodeSelector=gpu", "at '/operator/nodeSelector': got string, want object"),
+        ("operator.replicas=2", "at '/operator': additional properties 'replicas' not allowed"),
         ("operator.image=a b", "at '/operator/image': 'a b' does not match pattern"),
         ("operator.resources.limits.memory=1GiB", "at '/operator/resources/limits/memory': '1GiB' does not match"),
         ("operator.imagePullPolicy=Sometimes", "value must be one of 'Always', 'IfNotPresent', 'Never'"),

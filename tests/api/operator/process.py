@@ -1,0 +1,76 @@
+"""The operator as a real process, as its own ServiceAccount, on a real control plane."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import aiohttp
+
+SETTINGS = {
+    "RAG_SERVICE_IMAGE": "ragservice/service:test",
+    "RAG_REDIS_IMAGE": "redis:test",
+    "RAG_SCRAPE_PERIOD": "1s",
+    "RAG_SCRAPE_TIMEOUT": "500ms",
+    "RAG_SWEEP_PERIOD": "5m",
+}
+
+
+class OperatorProcess:
+    """`rag-operator run` with a kubeconfig; its log is kept over restarts."""
+
+    def __init__(self, kubeconfig: Path, log: Path, **settings: str) -> None:
+        self.log = log
+        self._environment = os.environ | SETTINGS | settings | {"KUBECONFIG": str(kubeconfig)}
+        self._process: asyncio.subprocess.Process | None = None
+        self._port = 0
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    async def start(self, *, ready: bool = True) -> None:
+        """Start it, and wait until it watches."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self._port = probe.getsockname()[1]
+        with self.log.open("a") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "rag_operator", "run", "--port", str(self._port),
+                env=self._environment, stdout=log, stderr=log,
+            )  # fmt: skip
+        while ready and await self.get("/readyz") != 200:
+            assert self._process.returncode is None, self.text()
+            await asyncio.sleep(0.1)
+
+    async def stop(self, number: int = signal.SIGTERM) -> int:
+        """End it and return its exit status."""
+        assert self._process is not None
+        if self._process.returncode is None:
+            self._process.send_signal(number)
+        return await asyncio.wait_for(self._process.wait(), 30)
+
+    async def get(self, path: str) -> int:
+        """The HTTP status of a probe; 0 where nothing answers."""
+        try:
+            async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{self._port}{path}") as answer:
+                return answer.status
+        except aiohttp.ClientError:
+            return 0
+
+    async def metric(self, name: str, **labels: str) -> float | None:
+        """The value of a metric that carries these labels."""
+        async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{self._port}/metrics") as answer:
+            lines = (await answer.text()).splitlines()
+        for line in lines:
+            series, _, value = line.rpartition(" ")
+            if series.partition("{")[0] == name and all(f'{key}="{one}"' in series for key, one in labels.items()):
+                return float(value)
+        return None
+
+    def text(self) -> str:
+        """The log so far."""
+        return self.log.read_text()
