@@ -226,6 +226,15 @@ def test_our_labels_win() -> None:
     assert labels["team"] == "search"
 
 
+def test_pods_spread_over_their_own_kind() -> None:
+    given = [{"maxSkew": 1, "topologyKey": "zone"}, {"maxSkew": 1, "topologyKey": "rack", "labelSelector": {"a": "b"}}]
+    first, second = templates(changed(pod={"topologySpreadConstraints": given}))["faq-reranker"]["spec"][
+        "topologySpreadConstraints"
+    ]
+    assert first["labelSelector"] == built()["Deployment", "faq-reranker"]["spec"]["selector"]
+    assert second == given[1]
+
+
 def test_services_select_pods_that_exist() -> None:
     items = built()
     for service, deployment in {"faq": "faq-reranker", "faq-redis": "faq-redis"}.items():

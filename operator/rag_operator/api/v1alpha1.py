@@ -359,7 +359,9 @@ class Pod(Part):
     )
     affinity: Opaque = Field(default={}, description="Affinity as in a pod's spec.affinity.")
     topology_spread_constraints: Annotated[list[Opaque], Field(max_length=8)] = Field(
-        default=[], description="Spread as in a pod's spec.topologySpreadConstraints."
+        default=[],
+        description="Spread as in a pod's spec.topologySpreadConstraints. A labelSelector that is left out means these "
+        "pods.",
     )
     priority_class_name: str | None = Field(default=None, max_length=253, description="PriorityClass of the pods.")
     runtime_class_name: str | None = Field(default=None, max_length=253, description="RuntimeClass of the pods.")

@@ -41,7 +41,7 @@ def _template(rag: RAGService, image: str, password: str) -> Manifest:
         "spec": {
             **POD_DEFAULTS,
             **pull_secrets(pod.image_pull_secrets),
-            **_placement(pod),
+            **_placement(rag),
             "serviceAccountName": rag.metadata.name,
             "terminationGracePeriodSeconds": _seconds(LEAVE + config.DRAIN + rag.spec.slo.timeout + EXIT),
             "containers": [_container(pod, image)],
@@ -54,15 +54,17 @@ def _seconds(duration: timedelta) -> int:
     return math.ceil(duration.total_seconds())
 
 
-def _placement(pod: Pod) -> Manifest:
+def _placement(rag: RAGService) -> Manifest:
     """What the user may say about where and how the pods run; what is empty stays out."""
+    pod = rag.spec.pod
+    spread_over = {"labelSelector": {"matchLabels": names.selector(rag, Component.RERANKER)}}
     wanted = {
         "nodeSelector": pod.node_selector,
         "tolerations": [
             toleration.model_dump(mode="json", by_alias=True, exclude_none=True) for toleration in pod.tolerations
         ],
         "affinity": pod.affinity,
-        "topologySpreadConstraints": pod.topology_spread_constraints,
+        "topologySpreadConstraints": [spread_over | constraint for constraint in pod.topology_spread_constraints],
         "priorityClassName": pod.priority_class_name,
         "runtimeClassName": pod.runtime_class_name,
     }
