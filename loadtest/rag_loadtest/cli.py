@@ -21,7 +21,7 @@ from rag_loadtest.drive import Plan, drive, interrupt_on, reach
 from rag_loadtest.errors import ConfigurationError, UnreachableError
 from rag_loadtest.report import Report, Settings, live_line, table
 from rag_loadtest.shapes import Corpus, Workload
-from rag_loadtest.target import RESOURCE, Target, explain, from_cluster, from_file, kubectl
+from rag_loadtest.target import Target, explain, from_cluster, from_file, replicas
 from rag_loadtest.verdict import Result, judge, measure
 from rag_service.contract.duration import parse
 
@@ -83,8 +83,8 @@ def run(arguments: argparse.Namespace, say: Say) -> int:
     in_cluster = not is_file or arguments.namespace
 
     def watch(elapsed: float, samples: Sequence[Sample]) -> None:
-        replicas = _replicas(target.metadata.name, arguments.namespace) if in_cluster else ""
-        say(live_line(elapsed, samples, settings, replicas))
+        pods = replicas(target.metadata.name, arguments.namespace) if in_cluster else ""
+        say(live_line(elapsed, samples, settings, pods))
 
     samples, generator = drive(plan, workload, watch if arguments.live else None)
     measured = measure(samples, plan.warm_up, plan.duration, objective, generator)
@@ -179,18 +179,6 @@ def _workload(arguments: argparse.Namespace, target: Target) -> Workload:
         raise ConfigurationError(f"{path}: {explain(error)}") from None
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ConfigurationError(f"corpus {path}: {error}") from None
-
-
-def _replicas(name: str, namespace: str | None) -> str:
-    """`replicas 2 of 4 ready, 4 needed`, as far as the cluster tells; the load goes on without."""
-    try:
-        listed = kubectl("get", f"{RESOURCE}/{name}", f"deployments.apps/{name}-reranker", namespace=namespace)
-    except ConfigurationError:
-        return "replicas ?"
-    service, deployment = listed["items"]
-    ready, wanted = deployment.get("status", {}).get("readyReplicas", 0), deployment["spec"]["replicas"]
-    needed = service.get("status", {}).get("scaling", {}).get("requiredReplicas", "?")
-    return f"replicas {ready} of {wanted} ready, {needed} needed"
 
 
 def _write(path: Path, report: Report) -> None:

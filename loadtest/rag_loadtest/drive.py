@@ -29,7 +29,7 @@ CONNECTION_SECONDS = 1.0
 BACK_OFF_SECONDS = 0.1
 PROBE_SECONDS = 0.02
 WATCH_SECONDS = 2.0
-REACH_SECONDS = 3.0  # a Service may need a moment to know its first ready pod
+REACH_SECONDS = 2.0  # a Service may need a moment to know its first ready pod
 
 Watch = Callable[[float, Sequence[Sample]], None]
 

@@ -88,10 +88,22 @@ def from_file(path: Path) -> Target:
 
 def from_cluster(name: str, namespace: str | None) -> Target:
     """The RAGService that kubectl finds in the namespace, or in its current one. Raises ConfigurationError."""
-    return _view(kubectl("get", RESOURCE, name, namespace=namespace), f"{KIND} {name}")
+    return _view(_kubectl("get", RESOURCE, name, namespace=namespace), f"{KIND} {name}")
 
 
-def kubectl(*arguments: str, namespace: str | None) -> dict[str, Any]:
+def replicas(name: str, namespace: str | None) -> str:
+    """`replicas 2 of 4 ready, 4 needed`, as far as the cluster tells; `replicas ?` where it does not."""
+    try:
+        listed = _kubectl("get", f"{RESOURCE}/{name}", f"deployments.apps/{name}-reranker", namespace=namespace)
+    except ConfigurationError:
+        return "replicas ?"
+    service, deployment = listed["items"]
+    ready, wanted = deployment.get("status", {}).get("readyReplicas", 0), deployment["spec"]["replicas"]
+    needed = service.get("status", {}).get("scaling", {}).get("requiredReplicas", "?")
+    return f"replicas {ready} of {wanted} ready, {needed} needed"
+
+
+def _kubectl(*arguments: str, namespace: str | None) -> dict[str, Any]:
     """Run kubectl, with the user's own access to the cluster, and read its JSON. Raises ConfigurationError."""
     place = ["--namespace", namespace] if namespace else []
     try:
