@@ -1,7 +1,6 @@
 """All requests to the API server. Objects are the API's own JSON, as dictionaries."""
 
 import json
-import os
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
@@ -82,17 +81,18 @@ class Cluster:
         self._api = client.ApiClient(configuration)
 
     @classmethod
-    async def connect(cls) -> Self:
+    async def connect(cls, environment: Mapping[str, str]) -> Self:
         """Use the kubeconfig that KUBECONFIG names, the pod's service account, or ~/.kube/config: the first there is.
 
         Raises ConfigError when there is none.
         """
         configuration = client.Configuration()
         try:
-            if "KUBECONFIG" not in os.environ and "KUBERNETES_SERVICE_HOST" in os.environ:
+            kubeconfig = environment.get("KUBECONFIG")
+            if not kubeconfig and "KUBERNETES_SERVICE_HOST" in environment:
                 config.load_incluster_config(client_configuration=configuration)
             else:
-                await config.load_kube_config(client_configuration=configuration, persist_config=False)
+                await config.load_kube_config(kubeconfig, client_configuration=configuration, persist_config=False)
         except (config.ConfigException, OSError, ssl.SSLError) as error:
             raise ConfigError(
                 f"no way to a cluster: {error}; set KUBECONFIG to the path of a kubeconfig, or run in a pod"
@@ -216,7 +216,12 @@ class Cluster:
         headers = {"Accept": "application/json", "Content-Type": content_type}
         try:
             request = await self._api.param_serialize(
-                method, path, query_params=list((query or {}).items()), header_params=headers, body=body
+                method,
+                path,
+                query_params=list((query or {}).items()),
+                header_params=headers,
+                body=body,
+                auth_settings=["BearerToken"],  # without it a token is never sent; certificates always are
             )
             answer = await self._api.call_api(*request, _request_timeout=aiohttp.ClientTimeout(total=TIMEOUT))
             data = await answer.read()
