@@ -46,6 +46,9 @@ def _parser() -> argparse.ArgumentParser:
     execute.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND")
     command("build", _build, "build the cluster's programs")
     image = command("images", _images, "build the project's images and load them into the cluster")
+    image.add_argument(
+        "components", nargs="*", metavar="COMPONENT", help=f"any of {', '.join(images.COMPONENTS)}; default: all"
+    )
     image.add_argument("--build-only", action="store_true", help="do not load them")
     load = command("load", _load, "load an image from an OCI archive into the cluster")
     load.add_argument("archive", type=Path, metavar="IMAGE.tar")
@@ -94,7 +97,7 @@ def _build(_: argparse.Namespace) -> None:
 
 
 def _images(options: argparse.Namespace) -> None:
-    built = images.build()
+    built = images.build(options.components or images.COMPONENTS)
     for image in built:
         print(f"{image.reference:<36} {image.bytes / 1e6:6.0f} MB  {image.archive}")
     if not options.build_only:

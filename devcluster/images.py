@@ -55,9 +55,9 @@ class Image:
         return self.archive.stat().st_size
 
 
-def build(components: Iterable[str] = (), project: Path = PROJECT) -> list[Image]:
-    """Build what has changed; returns the base and the named components' images (default: all with a Dockerfile)."""
-    chosen = list(components) or [name for name in COMPONENTS if _dockerfile(project, name).exists()]
+def build(components: Iterable[str] = COMPONENTS, project: Path = PROJECT) -> list[Image]:
+    """Build what has changed; returns the base image, then the components'."""
+    chosen = list(components)
     for name in chosen:
         if not _dockerfile(project, name).exists():
             raise DevclusterError(f"{_dockerfile(project, name)} does not exist: no image {name}")
