@@ -79,6 +79,8 @@ def run(arguments: argparse.Namespace, say: Say) -> int:
         pace=arguments.pace.total_seconds() if arguments.pace else None,
     )
     _allow_connections(users)
+    if arguments.json and not arguments.json.parent.is_dir():
+        raise ConfigurationError(f"cannot write {arguments.json}: {arguments.json.parent} is not a directory")
     reach(url, workload.request(0), plan.timeout)
     in_cluster = not is_file or arguments.namespace
 

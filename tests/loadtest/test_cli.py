@@ -27,6 +27,7 @@ def run(*options: str) -> None:
         ("--url=127.0.0.1:8081", "'127.0.0.1:8081' is not an address such as http://127.0.0.1:8081"),
         ("--url=http://127.0.0.1:99999", "is not an address"),
         ("--url=", "say where it answers with --url"),
+        ("--json=nowhere/report.json", "cannot write nowhere/report.json: nowhere is not a directory"),
         ("--users=1000000000", "1000000000 users need 1000000100 open files, the limit is "),
     ],
 )
