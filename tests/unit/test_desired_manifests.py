@@ -235,6 +235,14 @@ def test_pods_spread_over_their_own_kind() -> None:
     assert second == given[1]
 
 
+def test_selectors_never_change() -> None:
+    """The API server refuses another selector on a Deployment that exists."""
+    for component in ("reranker", "redis"):
+        assert built()["Deployment", f"faq-{component}"]["spec"]["selector"] == {
+            "matchLabels": {"ragservice.dev/name": "faq", "app.kubernetes.io/component": component}
+        }
+
+
 def test_services_select_pods_that_exist() -> None:
     items = built()
     for service, deployment in {"faq": "faq-reranker", "faq-redis": "faq-redis"}.items():
