@@ -3,7 +3,6 @@
 import json
 import subprocess
 import tarfile
-import tomllib
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 import yaml
 
 from devcluster.build import build
+from rag_service import __version__
 
 ROOT = Path(__file__).parents[2]
 VALUES = yaml.safe_load((ROOT / "values.yaml").read_text())
@@ -44,14 +44,13 @@ def one(items: list[dict[str, Any]], kind: str, name: str = "ragservice-operator
 
 
 def test_every_version_is_the_projects() -> None:
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     charts = [yaml.safe_load(path.read_text()) for path in (ROOT / "Chart.yaml", *ROOT.glob("charts/*/Chart.yaml"))]
-    assert {chart["version"] for chart in charts} | {chart["appVersion"] for chart in charts} == {version}
+    assert {chart["version"] for chart in charts} | {chart["appVersion"] for chart in charts} == {__version__}
     assert [(dependency["name"], dependency["version"]) for dependency in charts[0]["dependencies"]] == [
-        (name, version) for name in SUBCHARTS
+        (name, __version__) for name in SUBCHARTS
     ]
-    assert VALUES["operator"]["image"] == f"ragservice/operator:{version}"
-    assert VALUES["operator"]["serviceImage"] == f"ragservice/service:{version}"
+    assert VALUES["operator"]["image"] == f"ragservice/operator:{__version__}"
+    assert VALUES["operator"]["serviceImage"] == f"ragservice/service:{__version__}"
 
 
 def test_every_value_is_documented_and_in_the_schema() -> None:

@@ -77,7 +77,8 @@ def _container(pod: Pod, image: str) -> Manifest:
     return {
         "name": "reranker",
         "image": image,
-        "command": ["rag-service", "serve", "--config", str(config.DIRECTORY / config.FILE)],
+        # For the program that the image names as its entry point.
+        "args": ["serve", "--config", str(config.DIRECTORY / config.FILE)],
         "env": [{"name": env.name, "value": env.value} for env in pod.env],
         "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
         "resources": resources(pod.resources),
