@@ -2,14 +2,13 @@
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
-from rag_service import problems
+from rag_service import __version__, problems
 from rag_service.cache import Cache
 from rag_service.contract.settings import ServiceSettings
 from rag_service.contract.wire import RerankRequest
@@ -35,7 +34,14 @@ def create(settings: ServiceSettings, rankers: Mapping[str, Ranker], cache: Cach
         await cache.stop()
         await engine.stop()
 
-    app = FastAPI(title="ragservice", version=version("ragservice"), lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="ragservice",
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,  # its page loads scripts from elsewhere
+        redoc_url=None,
+        redirect_slashes=False,
+    )
     app.state.settings = settings
     app.state.reranker = reranker
     app.state.meter = meter
