@@ -21,6 +21,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DevclusterError as error:
         print(f"devcluster: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        print(f"devcluster: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from devcluster import checks
 from devcluster.errors import DevclusterError
 from devcluster.files import locked
 from devcluster.paths import cache_home
@@ -75,6 +76,7 @@ def build() -> Binaries:
         return Binaries(finished)
     with locked(builds) as lock:
         if not finished.exists():
+            checks.require_space(builds)
             _compile(finished, lock)
             _prune(builds, keep=finished)
     return Binaries(finished)

@@ -5,6 +5,7 @@ import functools
 import logging
 import os
 import random
+import re
 import shutil
 import sys
 import time
@@ -20,6 +21,7 @@ from devcluster.paths import ClusterPaths, cluster_paths
 
 DEFAULT_NAME = "default"
 _DEFAULT_HPA_SYNC = "2s"
+_DURATION = re.compile(r"[1-9][0-9]*(ms|s|m|h)")
 _SECONDS_FOR_SERVICE_ACCOUNT = 60.0
 _log = logging.getLogger(__name__)
 
@@ -62,13 +64,13 @@ class Cluster:
 
         Arguments left out mean what the cluster already has, or the defaults: no node, an autoscaler loop of 2 s.
         """
-        binaries = build.build()
-        started = time.monotonic()
         with files.locked(self.paths.root):
             wanted = self._spec(nodes, hpa_sync)
             if wanted.nodes:
                 checks.require_node()
             wanted.save(self.paths.spec)
+            binaries = build.build()
+            started = time.monotonic()
             for folder in (self.paths.config, self.paths.logs, self.paths.tools):
                 folder.mkdir(exist_ok=True)
             self._link_tools(binaries)
@@ -131,6 +133,8 @@ class Cluster:
             )
 
     def _spec(self, nodes: int | None, hpa_sync: str | None) -> spec.ClusterSpec:
+        if hpa_sync is not None and not _DURATION.fullmatch(hpa_sync):
+            raise DevclusterError(f"autoscaler period {hpa_sync!r}: write a number and a unit, for example 2s or 500ms")
         known = spec.load(self.paths.spec)
         if known and nodes not in {None, known.nodes}:
             raise DevclusterError(

@@ -39,6 +39,7 @@ _DPKG_OPTIONS = (
 )
 # Every file of a build gets this time, so that a fresh checkout finds the layers of the last one.
 _FILE_TIME = 1577836800
+_UNFINISHED = ".unfinished-"
 _log = logging.getLogger(__name__)
 
 
@@ -63,6 +64,12 @@ def build(components: Iterable[str] = COMPONENTS, project: Path = PROJECT) -> li
             raise DevclusterError(f"{_dockerfile(project, name)} does not exist: no image {name}")
     folder = cache_home() / "images"
     with locked(folder) as lock:
+        # Nobody else builds here while we hold the lock: these were left by a build that was killed.
+        for leftover in folder.glob(f"{_UNFINISHED}*"):
+            if leftover.is_dir():
+                shutil.rmtree(leftover)
+            else:
+                leftover.unlink()
         builder = _Builder(project, folder, lock)
         base = builder.base()
         return [base, *(builder.component(name, base) for name in chosen)]
@@ -136,13 +143,14 @@ class _Builder:
         key = hashlib.sha256(recipe.encode()).hexdigest()[:16]
         image = Image(BASE, self._folder / f"base-{key}.tar")
         if not image.archive.exists():
-            with tempfile.TemporaryDirectory(dir=self._folder) as context:
+            with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=self._folder) as context:
                 root = Path(context) / "root.tar"
                 options = [f"--dpkgopt={option}" for option in _DPKG_OPTIONS]
                 self._open()
                 self._run(
-                    "Installing the base from the distribution's packages", "mmdebstrap", "--variant=essential",
-                    *options, f"--include={','.join(_PACKAGES)}", _SUITE, str(root),
+                    "Installing the base from the distribution's packages",
+                    "unshare", "--mount", "env", f"TMPDIR={context}", "mmdebstrap", "--mode=root",
+                    "--variant=essential", *options, f"--include={','.join(_PACKAGES)}", _SUITE, str(root),
                 )  # fmt: skip
                 dockerfile = Path(context) / "Dockerfile"
                 dockerfile.write_text('FROM scratch\nADD root.tar /\nCMD ["/bin/sh"]\n')
@@ -151,7 +159,7 @@ class _Builder:
 
     def component(self, name: str, base: Image) -> Image:
         relative = _dockerfile(self._project, name).relative_to(self._project)
-        with tempfile.TemporaryDirectory(dir=self._folder) as folder:
+        with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=self._folder) as folder:
             context = Path(folder)
             # The key names the copy, so a file that changes meanwhile can't be built under another's key.
             _copy_files(self._project, [relative], context)
@@ -171,7 +179,7 @@ class _Builder:
         pip = cache_home() / "pip"
         pip.mkdir(exist_ok=True)
         mounts = [*pipconfig.mounts(self._folder / ".pip"), pipconfig.Mount(pip, "/root/.cache/pip", "rw")]
-        unfinished = image.archive.with_name(f".{image.archive.name}")
+        unfinished = image.archive.with_name(f"{_UNFINISHED}{image.archive.name}")
         self._buildah(
             what, "build", "--isolation=chroot", "--network=host", "--pull-never", "--layers", *options,
             *(f"--volume={mount.source}:{mount.target}:{mount.options}" for mount in mounts),
@@ -199,7 +207,7 @@ class _Builder:
             return
         self._opened = True
         checks.require_images()
-        # The locks and counters of a build that no longer runs; nobody else builds here while we hold the lock.
+        # Locks and counters of builds that no longer run.
         shutil.rmtree(self._storage / "run", ignore_errors=True)
         if (self._storage / "root").exists():
             self._buildah("Clearing unfinished builds", "rm", "--all")

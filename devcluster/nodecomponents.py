@@ -138,6 +138,8 @@ root = "{paths.node / "containerd"}"
   sandbox_image = "{PAUSE_IMAGE}"
   # Where the machine denies lower OOM scores (no CAP_SYS_RESOURCE) containers would not start.
   restrict_oom_score_adj = true
+  # Its profile would be loaded into the machine's kernel and stay there.
+  disable_apparmor = true
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "{cni}"
     conf_dir = "{paths.config / "cni"}"

@@ -70,6 +70,9 @@ def start(
 
     `launcher` is a command that detaches and ends in executing the one that follows it.
     """
+    if log.exists():
+        # The log of the run before tells why that one ended; mixed with this one it would mislead.
+        log.replace(log.with_suffix(".log.old"))
     mark = f"{fingerprint(command)}:{fingerprint(command, inputs)}:{component}:{owner}"
     with log.open("ab") as output:
         subprocess.run(
