@@ -57,7 +57,7 @@ class Demo:
             self.kubectl("wait", "ragservice/faq", "--for=condition=Ready", "--timeout=180s")
         with self.step("Ask it to rank eight entries of the FAQ, twice"):
             self.ask()
-        with self.step(f"Load for {self.duration}: replicas follow what the SLO needs"):
+        with self.step(f"Load: replicas follow what the SLO needs; the last {self.duration} count"):
             self.load()
         print(self.where_to_look())
 
@@ -123,8 +123,20 @@ class Demo:
     def load(self) -> None:
         """The load check from inside the cluster's network, live; its exit status is the verdict."""
         address = self.kubectl("get", "service/faq", "-o", "jsonpath={.spec.clusterIP}")
-        check = ("rag-loadtest", "run", "--resource=faq", "--namespace=default", f"--url=http://{address}", "--live")
-        limits = (f"--duration={self.duration}", "--corpus=examples/faq/corpus.yaml", "--json=build/demo/load.json")
+        check = (
+            str(BIN / "rag-loadtest"),
+            "run",
+            "--resource=faq",
+            "--namespace=default",
+            f"--url=http://{address}",
+            "--live",
+        )
+        limits = (
+            "--warm-up=45s",
+            f"--duration={self.duration}",
+            "--corpus=examples/faq/corpus.yaml",
+            "--json=build/demo/load.json",
+        )
         inside = (str(BIN / "devcluster"), "exec", f"--name={self.name}", "--inside", "--")
         verdict = subprocess.run([*inside, *check, *limits], cwd=ROOT, check=False)
         if verdict.returncode:
@@ -183,7 +195,7 @@ def main() -> int:
     """Run the demo: 0 when every step was done, else 1."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--name", default="demo", help="name of the devcluster")
-    parser.add_argument("--duration", default="60s", help="how long the load lasts")
+    parser.add_argument("--duration", default="30s", help="how long the load counts, after it made the replicas go up")
     arguments = parser.parse_args()
     try:
         Demo(arguments.name, arguments.duration).run()

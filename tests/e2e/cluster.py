@@ -1,6 +1,7 @@
 """What the tests do on a real node: objects, RAGServices, traffic."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,7 +13,9 @@ from typing import Any, Self
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-NAME = "e2e"
+# A cluster that `make demo` left up serves the inner loop: RAGSERVICE_E2E_CLUSTER=demo pytest tests/e2e
+KEPT = os.environ.get("RAGSERVICE_E2E_CLUSTER")
+NAME = KEPT or "e2e"
 
 Object = dict[str, Any]
 

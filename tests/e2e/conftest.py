@@ -8,32 +8,33 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.cluster import BIN, NAME, ROOT, Cluster, Service, spec
+from tests.e2e.cluster import BIN, KEPT, NAME, ROOT, Cluster, Service, spec
+
+
+def down() -> None:
+    """End the cluster and remove every trace of it."""
+    if not KEPT:
+        subprocess.run([BIN / "devcluster", "down", "--name", NAME], check=True, timeout=300)
 
 
 @pytest.fixture(scope="session")
 def demo() -> Iterator[str]:
     """What the demo printed; its cluster stays for the other tests and goes at the end."""
-    subprocess.run([BIN / "devcluster", "down", "--name", NAME], check=True, timeout=300)
-    done = subprocess.run(
-        [sys.executable, ROOT / "examples" / "demo.py", "--name", NAME],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    print(done.stdout)
+    down()
+    command = [sys.executable, ROOT / "examples" / "demo.py", "--name", NAME]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     try:
         assert done.returncode == 0, done.stdout
         yield done.stdout
     finally:
-        subprocess.run([BIN / "devcluster", "down", "--name", NAME], check=True, timeout=300)
+        down()
 
 
 @pytest.fixture(scope="session")
-def cluster(demo: str) -> Cluster:
-    """The demo's cluster, without the demo's own load on it."""
-    assert demo
+def cluster(request: pytest.FixtureRequest) -> Cluster:
+    """The demo's cluster, without the demo's own RAGService on it."""
+    if not KEPT:
+        request.getfixturevalue("demo")
     cluster = Cluster()
     cluster.run("kubectl", "delete", "ragservices", "--all", "-n", "default")
     return cluster
