@@ -5,12 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.service.process import ServiceProcess
+from tests.service.running import InProcess
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-def test_the_load_check_passes_against_the_service(service: ServiceProcess, tmp_path: Path) -> None:
+def test_the_load_check_passes_against_the_service(service: InProcess, tmp_path: Path) -> None:
     before = service.client.get("/stats").json()
     files = (f"--resource={EXAMPLES / 'faq.yaml'}", f"--corpus={EXAMPLES / 'faq' / 'corpus.yaml'}")
     options = (f"--url={service.url}", "--duration=2s", "--warm-up=0s", f"--json={tmp_path / 'report.json'}")

@@ -25,4 +25,5 @@ class Breaker:
 
     def pause(self, chance: float) -> float:
         """Seconds until the next probe; `chance` in [0, 1) spreads the probes of many processes over half of it."""
-        return min(FIRST_PAUSE * 2.0 ** max(0, self._failures - FAILURES), LONGEST_PAUSE) * (0.5 + chance / 2)
+        doublings = min(max(0, self._failures - FAILURES), 10)
+        return min(FIRST_PAUSE * 2.0**doublings, LONGEST_PAUSE) * (0.5 + chance / 2)

@@ -12,6 +12,7 @@ from rag_service.engine.backends import Backend
 from rag_service.engine.backends.onnx import OnnxBackend
 from rag_service.engine.pending import padded
 from rag_service.engine.tokens import Tokeniser, Tokens, TooLongError
+from rag_service.models import ModelError
 from rag_service.models.manifest import TOKENIZER, Manifest
 
 
@@ -87,5 +88,8 @@ def load(directory: Path, manifest: Manifest) -> Ranker:
     kind = CrossEncoder if manifest.recipe.kind == "cross-encoder" else BiEncoder
     made = kind(manifest, tokeniser, OnnxBackend(directory))
     inputs = made.encode("query", ["document"])
-    made.backend.run(inputs, padded(max(len(tokens.ids) for tokens in inputs)))
+    try:
+        made.backend.run(inputs, padded(max(len(tokens.ids) for tokens in inputs)))
+    except Exception as error:
+        raise ModelError(f"{manifest.uri} does not run: {str(error).splitlines()[0]}") from error
     return made

@@ -11,14 +11,16 @@ float32 [batch, 1]; of a bi-encoder `sentence_embedding`: float32 [batch, hidden
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from pydantic import BaseModel, PositiveFloat, PositiveInt, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
+from tokenizers import Tokenizer
 
 from rag_service.models import ModelError
 from rag_service.models.source import Source
@@ -26,7 +28,7 @@ from rag_service.models.source import Source
 OPSET, IR = 20, 9  # the first with Gelu, and the format that goes with it: ONNX Runtime 1.17 and newer read both
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
-_ACTIVATIONS: Mapping[str, tuple[str, dict[str, str]]] = {
+_ACTIVATIONS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "gelu": ("Gelu", {"approximate": "none"}),
     "gelu_new": ("Gelu", {"approximate": "tanh"}),
     "gelu_pytorch_tanh": ("Gelu", {"approximate": "tanh"}),
@@ -37,6 +39,17 @@ _MASKED = -1e9  # far enough below every logit that its exponential is exactly z
 Array = NDArray[np.float32]
 
 
+class Config(BaseModel):
+    """The part of `config.json` that shapes the graph."""
+
+    hidden_size: PositiveInt
+    num_hidden_layers: PositiveInt
+    num_attention_heads: PositiveInt
+    layer_norm_eps: PositiveFloat
+    hidden_act: Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu"]
+    position_embedding_type: Literal["absolute"] = "absolute"
+
+
 def export(source: Source, path: Path) -> None:
     """Write the graph, its large tensors beside it in `<path>.data`. Raises ModelError on weights that do not fit."""
     try:
@@ -44,11 +57,19 @@ def export(source: Source, path: Path) -> None:
     except (SafetensorError, OSError, TypeError, KeyError) as error:
         raise ModelError(f"{source.uri}: {source.weights} cannot be read, is it complete? ({error})") from error
     try:
-        model = _Graph(source.config, weights).build(cross_encoder=source.kind == "cross-encoder")
+        graph = _Graph(Config.model_validate(source.config), weights)
+        model = graph.build(cross_encoder=source.kind == "cross-encoder")
+        onnx.checker.check_model(model, full_check=True)
+    except ValidationError as error:
+        said = "; ".join(f"{one['loc'][0]}: {one['msg']}" for one in error.errors(include_url=False))
+        raise ModelError(f"{source.uri}: {source.config_file.name}: {said}") from error
     except KeyError as error:
-        raise ModelError(f"{source.uri}: the configuration or the weights lack {error}") from error
-    except ValueError as error:
-        raise ModelError(f"{source.uri}: {error}") from error
+        raise ModelError(f"{source.uri}: the weights lack {error}") from error
+    except (ValueError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ModelError(f"{source.uri}: the weights do not fit: {str(error).splitlines()[0]}") from error
+    tokens, rows = Tokenizer.from_file(str(source.tokenizer)).get_vocab_size(), graph.vocabulary
+    if tokens > rows:
+        raise ModelError(f"{source.uri}: the tokenizer knows {tokens} tokens, the model only {rows}")
     # Tensors in a file of their own are mapped, not read: only those rows of the embedding table that are used
     # take memory.
     onnx.save_model(model, str(path), save_as_external_data=True, location=f"{path.name}.data", size_threshold=1024)
@@ -57,18 +78,14 @@ def export(source: Source, path: Path) -> None:
 class _Graph:
     """Collects nodes and constants; every method adds what it is named after and returns its output's name."""
 
-    def __init__(self, config: Mapping[str, Any], weights: Mapping[str, NDArray[Any]]) -> None:
+    def __init__(self, config: Config, weights: Mapping[str, NDArray[Any]]) -> None:
         self._config = config
         self._weights = {name.removeprefix("bert."): tensor for name, tensor in weights.items()}
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, onnx.TensorProto] = {}
-        self._hidden = int(config["hidden_size"])
-        self._heads = int(config["num_attention_heads"])
-        self._epsilon = float(config["layer_norm_eps"])
-        if config["hidden_act"] not in _ACTIVATIONS:
-            raise ValueError(f"activation {config['hidden_act']} is none of {', '.join(_ACTIVATIONS)}")
-        if config.get("position_embedding_type", "absolute") != "absolute":
-            raise ValueError("relative positions cannot be served")
+        self._hidden = config.hidden_size
+        self._heads = config.num_attention_heads
+        self.vocabulary = len(self._weights["embeddings.word_embeddings.weight"])
 
     def build(self, cross_encoder: bool) -> onnx.ModelProto:
         """The whole model."""
@@ -76,7 +93,7 @@ class _Graph:
         mask = self._node("Cast", "attention_mask", to=TensorProto.FLOAT)
         bias = self._node("Unsqueeze", mask, self._constant("axes_1_2", np.array([1, 2])))
         bias = self._node("Mul", self._node("Sub", self._number("one", 1), bias), self._number("masked", _MASKED))
-        for layer in range(int(self._config["num_hidden_layers"])):
+        for layer in range(self._config.num_hidden_layers):
             hidden = self._layer(f"encoder.layer.{layer}", hidden, bias)
         if cross_encoder:
             output, width = self._logits(hidden), 1
@@ -91,9 +108,7 @@ class _Graph:
             [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", width])],
             list(self._constants.values()),
         )
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR)
-        onnx.checker.check_model(model)
-        return model
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR)
 
     def _embeddings(self) -> str:
         table, start = self._weight("embeddings.position_embeddings.weight"), self._constant("start", np.array([0]))
@@ -106,7 +121,7 @@ class _Graph:
         attended = self._attention(f"{name}.attention.self", hidden, bias)
         attended = self._linear(f"{name}.attention.output.dense", attended)
         hidden = self._norm(f"{name}.attention.output.LayerNorm", self._node("Add", attended, hidden))
-        operator, attributes = _ACTIVATIONS[self._config["hidden_act"]]
+        operator, attributes = _ACTIVATIONS[self._config.hidden_act]
         inner = self._node(operator, self._linear(f"{name}.intermediate.dense", hidden), **attributes)
         return self._norm(
             f"{name}.output.LayerNorm", self._node("Add", self._linear(f"{name}.output.dense", inner), hidden)
@@ -157,7 +172,7 @@ class _Graph:
 
     def _norm(self, name: str, value: str) -> str:
         weight, bias = self._weight(f"{name}.weight"), self._weight(f"{name}.bias")
-        return self._node("LayerNormalization", value, weight, bias, axis=-1, epsilon=self._epsilon)
+        return self._node("LayerNormalization", value, weight, bias, axis=-1, epsilon=self._config.layer_norm_eps)
 
     def _linear(self, name: str, value: str) -> str:
         return self._affine(name, value, self._tensor(f"{name}.weight").T, self._tensor(f"{name}.bias"))

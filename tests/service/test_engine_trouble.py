@@ -1,0 +1,164 @@
+"""The engine in trouble: dead threads, failing batches, clients that leave, too much work. Nobody waits for ever."""
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from tests.service.running import InProcess, until
+
+
+@pytest.fixture
+def service(tiny: dict[str, str]) -> Iterator[InProcess]:
+    with InProcess({"m": tiny["best"]}) as running:
+        yield running
+
+
+@pytest.fixture
+def background() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(32) as pool:
+        yield pool
+
+
+def test_a_dead_thread_fails_the_probes_and_answers_everyone(
+    service: InProcess, background: ThreadPoolExecutor
+) -> None:
+    assert service.client.get("/readyz").status_code == 200
+    service.gate.shut()
+    waiting = [background.submit(service.rerank, f"query {number}", ["a", "b" * 50]) for number in range(10)]
+    until(lambda: service.meter.in_flight == 10 and service.gate.waiting == 1)
+    service.gate.errors = [SystemExit("the thread dies")]
+    service.gate.open()
+    for answer in waiting:
+        assert answer.result(30).status_code == 503
+        assert answer.result().json()["error_type"] == "Unhealthy"
+    for path in ("/readyz", "/healthz"):
+        answer = service.client.get(path)
+        assert (answer.status_code, answer.json()["error_type"]) == (503, "Unhealthy")
+    assert service.rerank("later", ["a"]).status_code == 503
+    assert "ragservice_engine_up 0.0" in service.client.get("/metrics").text
+    assert service.client.get("/internal/load").json()["requests"]["failed"] == 11
+
+
+def test_one_dead_thread_of_several_is_enough(tiny: dict[str, str]) -> None:
+    with InProcess({"m": tiny["best"]}, threads=3) as service:
+        service.gate.errors = [SystemExit("the thread dies")]
+        assert service.rerank("q", ["a"]).status_code == 503
+        until(lambda: service.client.get("/healthz").status_code == 503)
+
+
+def test_a_batch_that_fails_fails_its_requests_alone(service: InProcess) -> None:
+    service.gate.errors = [RuntimeError("the runtime ran out of something")]
+    failed = service.rerank("q", ["a"])
+    assert (failed.status_code, failed.json()["error_type"]) == (503, "Backend")
+    assert service.rerank("q", ["a"]).status_code == 200
+    assert service.client.get("/readyz").status_code == 200
+
+
+def test_a_model_on_which_every_batch_fails_is_not_healthy(service: InProcess) -> None:
+    service.gate.errors = [RuntimeError("broken") for _ in range(3)]
+    for _ in range(3):
+        assert service.rerank("q", ["a"]).status_code == 503
+    until(lambda: service.client.get("/healthz").status_code == 503)
+
+
+def test_work_whose_client_left_is_not_done(service: InProcess) -> None:
+    service.gate.shut()
+    port = int(service.url.rpartition(":")[2])
+    body = b'{"query": "q", "texts": ["abcdefgh"]}'
+    request = b"POST /rerank HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
+    connections = []
+    for _ in range(20):
+        connection = socket.create_connection(("127.0.0.1", port))
+        connection.sendall(request % (len(body), body))
+        connections.append(connection)
+    meter = service.meter
+    until(lambda: meter.in_flight == 20 and service.gate.waiting == 1 and service.engine.queued_tokens > 0)
+    for connection in connections:
+        connection.close()
+    until(lambda: meter.in_flight == 0)
+    assert service.engine.queued_tokens == 0
+    service.gate.open()
+    assert service.rerank("q", ["stays"]).status_code == 200
+    # The batch that was at the gate was computed, what waited behind it was not.
+    assert service.gate.inputs < 20
+    assert meter.requests["abandoned"] == 20
+    assert service.client.get("/internal/load").json()["requests"] == {"answered": 1, "rejected": 0, "failed": 0}
+
+
+def test_a_client_that_leaves_while_it_sends_is_forgotten(service: InProcess) -> None:
+    port = int(service.url.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(
+            b"POST /rerank HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+        )
+        until(lambda: service.meter.in_flight == 1)
+    until(lambda: service.meter.in_flight == 0)
+    assert service.meter.requests["abandoned"] == 1
+
+
+def test_a_request_that_takes_too_long_gets_504_and_its_work_is_dropped(
+    tiny: dict[str, str], background: ThreadPoolExecutor
+) -> None:
+    with InProcess({"m": tiny["best"]}, requestTimeout="300ms") as service:
+        service.gate.shut()
+        waiting = [background.submit(service.rerank, "q", ["a" * number]) for number in (1, 20, 40)]
+        answers = [answer.result(60) for answer in waiting]
+        assert {(answer.status_code, answer.json()["error_type"]) for answer in answers} == {(504, "Timeout")}
+        assert service.engine.queued_tokens == 0
+        service.gate.open()
+        until(lambda: service.gate.waiting == 0)
+        assert service.rerank("q", ["a"]).status_code == 200
+
+
+def test_a_body_that_comes_too_slowly_gets_408(tiny: dict[str, str]) -> None:
+    with InProcess({"m": tiny["best"]}, requestTimeout="300ms") as service:
+        port = int(service.url.rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+            connection.sendall(
+                b"POST /rerank HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+            )
+            assert connection.recv(65536).startswith(b"HTTP/1.1 408 ")
+
+
+def test_more_work_than_can_be_done_in_time_is_refused_with_a_time_to_come_back(
+    tiny: dict[str, str], background: ThreadPoolExecutor
+) -> None:
+    with InProcess({"m": tiny["best"]}, requestTimeout="10s") as service:
+        assert service.rerank("measures", ["the speed"]).status_code == 200
+        service.engine.work.busy[0] = service.engine.work.scored / 20.0  # as if a slow machine read 20 tokens a second
+        service.gate.shut()
+        first = background.submit(service.rerank, "q", ["a" * 100])  # fills the thread
+        until(lambda: service.gate.waiting == 1)
+        second = background.submit(service.rerank, "q", ["b" * 100])  # waits: 5 s of work
+        until(lambda: service.engine.queued_tokens > 0)
+        refused = service.rerank("q", ["c" * 100, "d" * 100])
+        assert (refused.status_code, refused.json()["error_type"]) == (429, "Overloaded")
+        assert 1 <= int(refused.headers["Retry-After"]) <= 10
+        service.gate.open()
+        assert (first.result().status_code, second.result().status_code) == (200, 200)
+        report = service.client.get("/internal/load").json()
+        assert report["requests"] == {"answered": 3, "rejected": 1, "failed": 0}
+        assert report["tokens"]["offered"] > report["tokens"]["scored"]
+
+
+def test_clients_that_come_and_go_leave_nothing_behind(service: InProcess, background: ThreadPoolExecutor) -> None:
+    def impatient(number: int) -> None:
+        with contextlib.suppress(httpx.TimeoutException):
+            httpx.post(
+                f"{service.url}/rerank",
+                json={"query": f"q{number}", "texts": ["a" * (number % 100 + 1)] * 3},
+                timeout=httpx.Timeout(30, read=0.001 * (number % 8 + 1)),
+            )
+
+    list(background.map(impatient, range(300)))
+    meter = service.meter
+    until(lambda: meter.in_flight == 0)
+    assert service.engine.queued_tokens == 0
+    assert not service.engine._jobs
+    assert meter.requests["failed"] == 0
+    assert sum(meter.requests.values()) <= 300
+    assert service.rerank("q", ["a"]).status_code == 200

