@@ -14,7 +14,6 @@ NODE_PROGRAMS = {
     "containerd": "containerd",
     "runc": "runc",
     "nft": "nftables",
-    "conntrack": "conntrack",
     "ip": "iproute2",
 }
 IMAGE_PROGRAMS = {"buildah": "buildah", "mmdebstrap": "mmdebstrap"}
