@@ -17,9 +17,8 @@ PORT = 8080
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0 when told to stop, 1 after a failure, 2 when it cannot start as it is configured."""
     parser = argparse.ArgumentParser(prog="rag-operator", description="The operator of RAGServices.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    run = commands.add_parser("run", help="run the operator", description=settings.__doc__)
-    run.add_argument("--port", type=int, default=PORT, help="port of probes and metrics (default: %(default)s)")
+    parser.add_argument("command", nargs="?", choices=["run"], default="run", help="run the operator (default)")
+    parser.add_argument("--port", type=int, default=PORT, help="port of probes and metrics (default: %(default)s)")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # Kopf tells every event that it hands on.
@@ -38,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 async def _run(configured: settings.Settings, port: int) -> None:
-    cluster = await Cluster.connect()
+    cluster = await Cluster.connect(os.environ)
     try:
         await Operator(cluster, configured).run(port)
     finally:

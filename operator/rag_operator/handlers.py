@@ -8,10 +8,12 @@ import asyncio
 import hashlib
 import itertools
 import json
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import kopf
+from kopf._core.engines.peering import Identity
 
 from rag_operator.api.v1alpha1 import GROUP, KIND, PLURAL, VERSION
 from rag_operator.cluster import CHILDREN, HPA, POD, Cluster, Object
@@ -24,6 +26,8 @@ INACTIVITY_TIMEOUT = 70.0
 WATCH_TIMEOUT = 300
 CONNECT_TIMEOUT = 10.0
 REQUEST_TIMEOUT = 30.0
+# Less than the grace period of the pod.
+EXIT_TIMEOUT = 10.0
 # How long a change that a list shows may be unknown to the watch.
 STALE = 60.0
 
@@ -60,10 +64,13 @@ class Handlers:
         """`add` queues a RAGService."""
         self.freshness = Freshness()
         self.ready = asyncio.Event()
+        self.stopping = asyncio.Event()
+        """Set on SIGTERM and SIGINT: Kopf waits for every task of the process to end before `run` returns."""
         self._add = add
         self._specs: dict[str, str] = {}
         self._registry = kopf.OperatorRegistry()
         kopf.on.login(registry=self._registry)(_login(cluster))
+        kopf.on.cleanup(registry=self._registry)(self._cleanup)
         kopf.on.event(GROUP, VERSION, PLURAL, registry=self._registry)(self._rag_service)
         for kind in (*CHILDREN, POD):
             kopf.on.event(*_selector(kind.api_version, kind.plural), registry=self._registry)(self._child)
@@ -71,8 +78,17 @@ class Handlers:
     async def run(self) -> None:
         """Watch until the process is told to stop. Returns on SIGTERM and SIGINT."""
         await kopf.operator(
-            registry=self._registry, settings=_settings(), clusterwide=True, standalone=True, ready_flag=self.ready
+            registry=self._registry,
+            settings=_settings(),
+            clusterwide=True,
+            standalone=True,
+            ready_flag=self.ready,
+            # Kopf would make one up from the user's name, and a container's user has none.
+            identity=Identity(socket.gethostname()),
         )
+
+    async def _cleanup(self, **_: Any) -> None:
+        self.stopping.set()
 
     async def _rag_service(self, event: kopf.RawEvent, **_: Any) -> None:
         item: Object = dict(event["object"])
@@ -121,7 +137,7 @@ def _settings() -> kopf.OperatorSettings:
     settings.networking.connect_timeout = CONNECT_TIMEOUT
     settings.networking.request_timeout = REQUEST_TIMEOUT
     settings.networking.error_backoffs = _Delays()
-    settings.process.ultimate_exiting_timeout = 20
+    settings.process.ultimate_exiting_timeout = EXIT_TIMEOUT
     for kind in (*CHILDREN, POD):
         settings.watching.label_selectors[_selector(kind.api_version, kind.plural)] = names.LABEL_NAME
     return settings

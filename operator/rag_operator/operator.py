@@ -53,7 +53,8 @@ class Operator:
             async with asyncio.TaskGroup() as group:
                 others = (self._queue.run(self._settings.workers), self._autoscaler.run(), self._sweep())
                 tasks = [group.create_task(other) for other in others]
-                await self._handlers.run()
+                group.create_task(self._handlers.run())
+                await self._handlers.stopping.wait()
                 for task in tasks:
                     task.cancel()
         finally:

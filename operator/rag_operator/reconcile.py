@@ -3,10 +3,7 @@
 The order is observe → desired → apply → status. Doing it twice changes nothing; stopping half-way loses nothing.
 """
 
-import base64
-import binascii
 import logging
-import re
 import secrets
 import time
 from datetime import UTC, datetime
@@ -41,8 +38,6 @@ METRICS_PERIOD = 30.0
 LOOK_AGAIN = 10.0
 # Failures in a row after which a fault that may pass by itself is told in the status.
 PATIENCE = 3
-
-_PASSWORD = re.compile(r"[A-Za-z0-9_-]{16,}")
 
 
 class Reconciler:
@@ -156,11 +151,8 @@ class Reconciler:
     async def _password(rag: RAGService, record: Record, children: Children) -> str:
         """The password in the Secret; where there is none, the last one known, or a new one."""
         secret = await children.get(SECRET, names.redis(rag.metadata.name))
-        stored = _decoded(secret or {}, redis.PASSWORD_KEY)
-        if not _PASSWORD.fullmatch(stored):
-            stored = record.password or secrets.token_urlsafe(32)
-        record.password = stored
-        return stored
+        record.password = redis.existing_password(secret) or record.password or secrets.token_urlsafe(32)
+        return record.password
 
     async def _refuse(self, body: Object, message: str) -> None:
         """Say that the resource cannot be read, whatever is in it."""
@@ -218,13 +210,6 @@ def _refusal(deployment: Object) -> str | None:
     """Why a Deployment cannot make its pods: a quota, a policy, an admission webhook."""
     told = deployment.get("status", {}).get("conditions", [])
     return next((one["message"] for one in told if one["type"] == "ReplicaFailure" and one["status"] == "True"), None)
-
-
-def _decoded(secret: Object, key: str) -> str:
-    try:
-        return base64.b64decode(secret.get("data", {}).get(key, "")).decode("ascii")
-    except (binascii.Error, UnicodeDecodeError):
-        return ""
 
 
 def _conditions(body: Object) -> tuple[Condition, ...]:

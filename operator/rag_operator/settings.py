@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from importlib import metadata
 
 from rag_operator.cluster import ConfigError
 from rag_operator.status import Images
 from rag_service.contract import duration
+
+REDIS_IMAGE = "redis:8.2"
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class Settings:
     """What may be set. Times in seconds."""
 
     images: Images
-    """RAG_SERVICE_IMAGE and RAG_REDIS_IMAGE: images where a RAGService names none."""
+    """RAG_SERVICE_IMAGE (required) and RAG_REDIS_IMAGE (redis:8.2): images where a RAGService names none."""
     scrape_period: float
     """RAG_SCRAPE_PERIOD: how often the load of the pods is read. A duration from 1s to 1m."""
     scrape_timeout: float
@@ -28,11 +29,11 @@ class Settings:
 
 def read(environment: Mapping[str, str]) -> Settings:
     """Read the environment. Raises ConfigError that names the variable."""
+    service_image = environment.get("RAG_SERVICE_IMAGE")
+    if not service_image:
+        raise ConfigError("RAG_SERVICE_IMAGE is not set: name the image that reranker pods run, with its tag")
     return Settings(
-        images=Images(
-            service=environment.get("RAG_SERVICE_IMAGE") or f"ragservice/service:{metadata.version('ragservice')}",
-            redis=environment.get("RAG_REDIS_IMAGE") or "redis:8.2",
-        ),
+        images=Images(service=service_image, redis=environment.get("RAG_REDIS_IMAGE") or REDIS_IMAGE),
         scrape_period=_seconds(environment, "RAG_SCRAPE_PERIOD", "5s", "1s", "1m"),
         scrape_timeout=_seconds(environment, "RAG_SCRAPE_TIMEOUT", "2s", "100ms", "30s"),
         sweep_period=_seconds(environment, "RAG_SWEEP_PERIOD", "5m", "1s", "1h"),

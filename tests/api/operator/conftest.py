@@ -1,11 +1,10 @@
 """The operator's process beside a control plane, and pods that a stand-in for the kubelet runs."""
 
 import asyncio
-import base64
 import json
 import subprocess
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -83,10 +82,10 @@ async def eventually(
 
 
 @pytest_asyncio.fixture
-async def api(cluster: Devcluster, namespace: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Api]:
-    """The API as the administrator, in the test's namespace."""
-    monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig))
-    api = await Api.connect()
+async def api(cluster: Devcluster, kubectl: Kubectl, namespace: str) -> AsyncIterator[Api]:
+    """The API as the administrator, in the test's namespace, which takes only pods of the restricted standard."""
+    kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted").check_returncode()
+    api = await Api.connect(cluster.environment())
     api.namespace = namespace
     yield api
     await api.close()
@@ -102,10 +101,16 @@ def operator_kubeconfig(cluster: Devcluster, tmp_path_factory: pytest.TempPathFa
         assert result.returncode == 0, result.stderr
         return result.stdout
 
-    files = [f"charts/operator/templates/{name}.yaml" for name in ("cluster-role", "role", "service-account")]
+    files = [f"charts/operator/templates/{name}.yaml" for name in ("cluster-role", "service-account")]
     show = [argument for file in files for argument in ("--show-only", file)]
     manifests = run("helm", "template", "ragservice", str(ROOT), "--namespace", SYSTEM, *show)
-    run("kubectl", "apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM}}))
+    run(
+        "kubectl",
+        "apply",
+        "-f",
+        "-",
+        stdin=json.dumps({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM}}),
+    )
     run("kubectl", "apply", "-f", "-", stdin=manifests)
     token = run("kubectl", "create", "token", "ragservice-operator", "--namespace", SYSTEM, "--duration", "4h").strip()
     config = json.loads(run("kubectl", "config", "view", "--raw", "-o", "json"))
@@ -115,14 +120,25 @@ def operator_kubeconfig(cluster: Devcluster, tmp_path_factory: pytest.TempPathFa
     return path
 
 
-@pytest_asyncio.fixture
-async def operator(operator_kubeconfig: Path, tmp_path: Path) -> AsyncIterator[OperatorProcess]:
-    """A running operator. Its log is printed when the test fails."""
-    process = OperatorProcess(operator_kubeconfig, tmp_path / "operator.log")
-    await process.start()
+@pytest.fixture(scope="session")
+def shared_operator(operator_kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorProcess]:
+    """One operator for all tests: most of what a start costs is Python's."""
+    process = OperatorProcess(operator_kubeconfig, tmp_path_factory.mktemp("operator") / "operator.log")
     yield process
-    await process.stop()
-    print(process.text())
+    if process.runs:
+        process.stop()
+
+
+@pytest_asyncio.fixture
+async def operator(shared_operator: OperatorProcess) -> AsyncIterator[OperatorProcess]:
+    """A running operator. A test may stop it. What it logged is printed when the test fails."""
+    start = shared_operator.log.stat().st_size if shared_operator.log.exists() else 0
+    if not shared_operator.runs:
+        await shared_operator.start()
+    yield shared_operator
+    with shared_operator.log.open() as log:
+        log.seek(start)
+        print(log.read())
 
 
 @pytest_asyncio.fixture
