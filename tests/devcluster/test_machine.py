@@ -2,11 +2,13 @@
 
 import random
 import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from devcluster import __main__, cgroups, checks, paths, spec
+from devcluster import __main__, cgroups, checks, files, paths, spec
 from devcluster.errors import DevclusterError
 
 
@@ -89,6 +91,30 @@ def test_a_failure_is_one_line_without_a_trace(
     assert __main__.main(arguments) == 1
     output = capsys.readouterr()
     assert len((output.out + output.err).splitlines()) == 1
+
+
+def test_what_can_not_start_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    assert __main__.main(["up", "--nodes", "1", "--name", "one"]) == 1
+    assert __main__.main(["up", "--hpa-sync", "soon", "--name", "one"]) == 1
+    assert not paths.cluster_paths("one").root.exists()
+
+
+def test_two_never_hold_one_lock(tmp_path: Path) -> None:
+    inside = []
+
+    def enter(who: int) -> None:
+        with files.locked(tmp_path / "folder"):
+            inside.append(who)
+            time.sleep(0.01)
+            assert inside == [who]
+            inside.remove(who)
+
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(enter, who) for who in range(20)]:
+            done.result()
+    assert not (tmp_path / "folder").exists()
 
 
 def test_down_of_what_does_not_exist_is_fine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
