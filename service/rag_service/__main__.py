@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from rag_service.contract import settings
+from rag_service.contract.model import faults
 from rag_service.models import ModelError, prepare
 
 BAD_CONFIGURATION = 2
@@ -24,8 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             _prepare(options)
     except ValidationError as error:
-        for one in error.errors(include_url=False):
-            print(f"{options.config}: {'.'.join(map(str, one['loc'])) or 'the file'}: {one['msg']}", file=sys.stderr)
+        for location, message in faults(error):
+            print(f"{options.config}: {'.'.join(map(str, location)) or 'the file'}: {message}", file=sys.stderr)
         return BAD_CONFIGURATION
     except (ModelError, OSError, ValueError) as error:
         print(f"rag-service: {error}", file=sys.stderr)

@@ -8,12 +8,14 @@ from fastapi import FastAPI, Request, Response
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
+from rag_service.contract.model import Location, faults
 from rag_service.contract.wire import OBJECT, STRING, Problem
 from rag_service.engine.engine import BatchFailedError, BusyError, EngineDownError
 from rag_service.engine.tokens import TooLongError
 from rag_service.rerank import UnknownModelError
 
 SHOWN = 3  # errors of one request that its answer lists
+BROKEN = "Invalid JSON: "  # how pydantic begins to say so
 
 
 class RefusedError(Exception):
@@ -48,15 +50,14 @@ class SlowAnswerError(RefusedError):
 
 def invalid(error: ValidationError) -> RefusedError:
     """What is wrong with a request's body, and where."""
-    errors = error.errors(include_url=False, include_input=False, include_context=False)
-    if errors[0]["type"] == "json_invalid":
-        reason = errors[0]["msg"].removeprefix("Invalid JSON: ")
-        return RefusedError(400, "Validation", f"the body is no JSON: {reason}")
-    said = [f"{_place(one['loc'])}: {one['msg'].removeprefix('Value error, ')}" for one in errors[:SHOWN]]
-    return RefusedError(422, "Validation", "; ".join(said) + _more(errors))
+    found = faults(error)
+    if found[0][1].startswith(BROKEN):
+        return RefusedError(400, "Validation", f"the body is no JSON: {found[0][1].removeprefix(BROKEN)}")
+    said = [f"{_place(location)}: {message}" for location, message in found[:SHOWN]]
+    return RefusedError(422, "Validation", "; ".join(said) + _more(found))
 
 
-def _place(location: Sequence[int | str]) -> str:
+def _place(location: Location) -> str:
     """`texts[3].id`: where in the body."""
     parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in location if part not in (STRING, OBJECT)]
     return "".join(parts).removeprefix(".") or "the body"

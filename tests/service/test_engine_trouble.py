@@ -147,12 +147,9 @@ def test_more_work_than_can_be_done_in_time_is_refused_with_a_time_to_come_back(
 
 def test_clients_that_come_and_go_leave_nothing_behind(service: InProcess, background: ThreadPoolExecutor) -> None:
     def impatient(number: int) -> None:
+        body = {"query": f"q{number}", "texts": ["a" * (number % 100 + 1)] * 3}
         with contextlib.suppress(httpx.TimeoutException):
-            httpx.post(
-                f"{service.url}/rerank",
-                json={"query": f"q{number}", "texts": ["a" * (number % 100 + 1)] * 3},
-                timeout=httpx.Timeout(30, read=0.001 * (number % 8 + 1)),
-            )
+            service.client.post("/rerank", json=body, timeout=httpx.Timeout(30, read=0.001 * (number % 8 + 1)))
 
     list(background.map(impatient, range(300)))
     meter = service.meter

@@ -11,17 +11,17 @@ from pathlib import Path
 import httpx
 import pytest
 
+from rag_service.__main__ import main
 from tests import models
 from tests.service.running import InProcess, ServiceProcess, until
 
 
-def refused(config: Path) -> str:
-    """Serve, which should fail; what it says."""
-    command = [sys.executable, "-m", "rag_service", "serve", "--config", str(config), "--port", "0"]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert ended.returncode == 2
-    assert "Traceback" not in ended.stderr
-    return ended.stderr
+def refused(config: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """Serve, which should fail; the line that it says."""
+    assert main(["serve", "--config", str(config)]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    return said
 
 
 def settings(path: Path, **changes: object) -> Path:
@@ -35,8 +35,8 @@ def settings(path: Path, **changes: object) -> Path:
     return path
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    assert str(tmp_path / "none.json") in refused(tmp_path / "none.json")
+def test_a_missing_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert str(tmp_path / "none.json") in refused(tmp_path / "none.json", capsys)
 
 
 @pytest.mark.parametrize(
@@ -52,19 +52,27 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         ({"models": [{"name": "m", "uri": "package://nowhere"}]}, "no Python package nowhere"),
     ],
 )
-def test_wrong_settings_are_named_in_one_line(tmp_path: Path, changes: dict[str, object], words: str) -> None:
-    said = refused(settings(tmp_path / "config.json", **changes))
-    assert words in said
-    assert said.count("\n") == 1
+def test_wrong_settings_are_named_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, object], words: str
+) -> None:
+    assert words in refused(settings(tmp_path / "config.json", **changes), capsys)
 
 
-def test_a_wrong_address_of_redis_is_named(tmp_path: Path, tiny: dict[str, str]) -> None:
+def test_the_process_itself_ends_with_that_line_and_that_code(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "rag_service", "serve", "--config", str(settings(tmp_path / "config.json"))]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (ended.returncode, ended.stderr) == (2, "rag-service: file:///nowhere: there is no directory /nowhere\n")
+
+
+def test_a_wrong_address_of_redis_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], tiny: dict[str, str]
+) -> None:
     models_ = [{"name": "m", "uri": tiny["best"]}]
     config = settings(tmp_path / "c.json", models=models_, cache={"ttl": "1h", "redis": {"url": "http://x"}})
-    assert "redis://" in refused(config)
+    assert "redis://" in refused(config, capsys)
     file = {"url": "redis://127.0.0.1:1/0", "passwordFile": str(tmp_path / "none")}
     config = settings(tmp_path / "c.json", models=models_, cache={"ttl": "1h", "redis": file})
-    assert str(tmp_path / "none") in refused(config)
+    assert str(tmp_path / "none") in refused(config, capsys)
 
 
 def test_a_model_is_prepared_at_its_first_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

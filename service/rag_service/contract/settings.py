@@ -2,9 +2,9 @@
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Self
 
-from pydantic import FailFast, Field, PositiveInt, SecretStr, model_validator
+from pydantic import Field, PositiveInt, SecretStr, model_validator
 
 from rag_service.contract.duration import Duration
 from rag_service.contract.model import Shape
@@ -53,9 +53,7 @@ class ServiceSettings(Shape):
     """Everything that `rag-service serve --config FILE` reads."""
 
     service: str = Field(min_length=1, description="namespace/name of the RAGService: part of every cache key")
-    models: Annotated[tuple[ModelSettings, ...], FailFast()] = Field(
-        min_length=1, description="best first; the first answers by default"
-    )
+    models: tuple[ModelSettings, ...] = Field(min_length=1, description="best first; the first answers by default")
     cache: CacheSettings
     request_timeout: Duration = Field(description="a request that takes longer gets 504")
     drain: Duration = Field(
