@@ -86,6 +86,8 @@ def test_a_bad_body_is_refused_in_words_that_help(service: InProcess, case: str)
 def test_errors_of_many_fields_are_not_listed_without_end(service: InProcess) -> None:
     answer = service.client.post("/rerank", content=ask(**{f"field{number}": 1 for number in range(100)}), headers=JSON)
     assert answer.json()["error"].endswith("and 97 more")
+    answer = service.client.post("/rerank", content=ask(**{f"f{number}": 1 for number in range(20_000)}), headers=JSON)
+    assert answer.json()["error"] == "the body: 20000 things are wrong with it"
 
 
 def test_null_characters_in_a_text_are_only_characters(service: InProcess) -> None:

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
 Location = tuple[int | str, ...]
+MANY = 1000  # faults, beyond which listing them would take longer than finding them
 
 
 class Shape(BaseModel):
@@ -16,6 +17,8 @@ class Shape(BaseModel):
 
 def faults(error: ValidationError) -> Sequence[tuple[Location, str]]:
     """What is wrong with a value: where, and in words."""
+    if error.error_count() > MANY:
+        return [((), f"{error.error_count()} things are wrong with it")]
     found = error.errors(include_url=False, include_input=False, include_context=False)
     # A list whose items are all wrong is reported as too short as well, since none of its items remains.
     below = {one["loc"][:length] for one in found for length in range(len(one["loc"]))}
