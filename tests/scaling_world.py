@@ -91,7 +91,7 @@ class World:
         self.hit_rate = 0.0
         self.memory = Memory()
         self.state = State.start(pods, self.now)
-        self.estimate = Estimate(pods=pods, observed=0)
+        self.estimate = Estimate(pods=pods, reporting=0, observed=0)
         self.decision: Decision | None = None
         self.history: list[int] = []
 
@@ -134,8 +134,8 @@ class World:
         scraped = {
             name: Sample(self.now, pod.report(self.now)) if pod.answering else None for name, pod in self.pods.items()
         }
-        self.memory = estimate.remember(self.memory, scraped)
-        self.estimate = estimate.estimate(self.memory, scraped, set(self.pods))
+        self.memory = estimate.remember(self.memory, scraped, set(self.pods))
+        self.estimate = estimate.estimate(self.memory, scraped)
         self.decision, self.state = plan(self.state, self.estimate, self.goal, self.now)
         self.history.append(self.decision.required)
 

@@ -60,13 +60,13 @@ class Autoscaler:
         targets = scaling.targets
         scraped = await self._scraper.scrape(targets)
         known = bool(scaling.memory.samples)
-        scaling.memory = estimate.remember(scaling.memory, scraped)
+        ready = [target.pod for target in targets if target.ready]
+        scaling.memory = estimate.remember(scaling.memory, scraped, ready)
         first = scaling.decision is None
         if first and not known and targets:
             # Loads are differences: after a start, the first reading says nothing yet.
             return
-        ready = {target.pod for target in targets if target.ready}
-        scaling.estimate = estimate.estimate(scaling.memory, scraped, ready)
+        scaling.estimate = estimate.estimate(scaling.memory, scraped)
         before = scaling.required
         now = time.monotonic()
         scaling.decision, scaling.state = plan.plan(scaling.state, scaling.estimate, scaling.goal, now)

@@ -61,9 +61,12 @@ CHILDREN = (
 class ClusterError(Exception):
     """A request failed. `status` is the HTTP status, None where there was no answer."""
 
-    def __init__(self, what: str, status: int | None, message: str, retry_after: float | None = None) -> None:
+    def __init__(
+        self, what: str, status: int | None, message: str, *, retry_after: float | None = None, cause: str | None = None
+    ) -> None:
         super().__init__(f"{what}: {message}" if status is None else f"{what}: {message} ({status})")
         self.status = status
+        self.cause = cause
         self.message = message
         self.retry_after = retry_after
 
@@ -71,6 +74,11 @@ class ClusterError(Exception):
     def retryable(self) -> bool:
         """Whether the same request may succeed soon: no answer, a conflict, too many requests, a broken server."""
         return self.status is None or self.status in {408, 409, 429} or self.status >= 500
+
+    @property
+    def terminating(self) -> bool:
+        """Whether the namespace is on its way out, and takes nothing any more."""
+        return self.cause == "NamespaceTerminating"
 
 
 class Cluster:
@@ -241,11 +249,13 @@ class ConfigError(Exception):
 def _failure(what: str, status: int, data: bytes, retry_after: str | None) -> ClusterError:
     """The error that the API server's Status object describes, or whatever a proxy on the way wrote."""
     try:
-        message = str(json.loads(data)["message"])
-    except (ValueError, TypeError, KeyError):
-        message = data[:200].decode(errors="replace").strip() or "no message"
+        told = json.loads(data)
+        message = str(told["message"])
+        causes = [one.get("reason") for one in (told.get("details") or {}).get("causes") or []]
+    except (ValueError, TypeError, KeyError, AttributeError):
+        message, causes = data[:200].decode(errors="replace").strip() or "no message", []
     seconds = float(retry_after) if retry_after and retry_after.isdigit() else None
-    return ClusterError(what, status, message, seconds)
+    return ClusterError(what, status, message, retry_after=seconds, cause=causes[0] if causes else None)
 
 
 def _object(what: str, data: bytes) -> Object:

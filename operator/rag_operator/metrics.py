@@ -30,7 +30,7 @@ _GAUGES = (
     _Gauge("ragservice_capacity_tokens_per_second", "Work that one pod can do", lambda _, e: e.capacity),
     _Gauge("ragservice_backlog_tokens", "Work that waits", lambda _, e: e.backlog),
     _Gauge("ragservice_pods", "Reranker pods that are ready", lambda _, e: e.pods),
-    _Gauge("ragservice_observed_pods", "Ready reranker pods whose load is known", lambda _, e: e.observed),
+    _Gauge("ragservice_observed_pods", "Ready reranker pods that told their load", lambda _, e: e.reporting),
 )
 
 

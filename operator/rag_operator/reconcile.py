@@ -58,6 +58,8 @@ class Reconciler:
         try:
             return await self._reconcile(key)
         except ClusterError as error:
+            if error.terminating:
+                return None
             raise RetryError(str(error), error.retry_after) from error
 
     async def _reconcile(self, key: Key) -> float | None:
@@ -107,6 +109,8 @@ class Reconciler:
             ),
         )
         failure = await children.apply(manifests(rag, inputs), record.applied, scaling.required)
+        if isinstance(failure, ClusterError) and failure.terminating:
+            raise failure
         record.failures = record.failures + 1 if failure else 0
         if failure is None or record.failures >= PATIENCE or not _may_pass(failure):
             new = status.build(rag, images, observed, scaling, failure=_trouble(failure), now=_now())

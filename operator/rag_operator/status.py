@@ -165,7 +165,7 @@ def _redis(observed: Observed, now: datetime) -> tuple[bool, str, str]:
 
 
 def _scaling_active(estimate: Estimate, decision: Decision) -> tuple[bool, str, str]:
-    if 0 < estimate.pods <= 2 * estimate.observed:
+    if 0 < estimate.pods <= 2 * estimate.reporting:
         return True, "LoadKnown", "the load of the pods is known"
     return False, "MetricsMissing", decision.reason
 
@@ -188,7 +188,7 @@ def numbers(scaling: Scaling) -> ScalingStatus | None:
         hit_rate=_percent(estimate.hit_rate),
         requests_per_second=f"{_significant(estimate.requests_per_second):g}",
         utilization=_percent(estimate.utilization),
-        observed_pods=estimate.observed,
+        observed_pods=estimate.reporting,
     )
 
 

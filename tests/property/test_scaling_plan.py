@@ -17,6 +17,7 @@ def estimates(draw: st.DrawFn) -> Estimate:
     pods = draw(st.integers(0, 50))
     return Estimate(
         pods=pods,
+        reporting=draw(st.integers(0, pods)),
         observed=draw(st.integers(0, pods)),
         offered=draw(FINITE),
         backlog=draw(FINITE),
@@ -89,7 +90,7 @@ def test_replicas_stay_for_the_window(
 ) -> None:
     state, now = after(history, goal, replicas)
     high, state = plan(state, estimate, goal, now)
-    idle = Estimate(pods=1, observed=1, capacity=1.0, utilization=0.0)
+    idle = Estimate(pods=1, reporting=1, observed=1, capacity=1.0, utilization=0.0)
     for share in (0.1, 0.5, 0.99):
         low, state = plan(state, idle, goal, now + share * goal.scale_down_window)
         if goal.scale_down_window >= 1:
@@ -107,7 +108,7 @@ def test_constant_load_with_noise_settles(load: float, noise: list[float]) -> No
         factor = loudest[step % len(loudest)] if step % 50 else 1.2
         offered = load * capacity * 0.7 * factor
         pods = max(1, state.required)
-        estimate = Estimate(pods, pods, offered, 0.0, capacity, min(1.0, offered / (capacity * pods)), 0.1, 100)
+        estimate = Estimate(pods, pods, pods, offered, 0.0, capacity, min(1.0, offered / (capacity * pods)), 0.1, 100)
         decision, state = plan(state, estimate, goal, 5.0 * step)
         history.append(decision.required)
     assert len(set(history[60:])) == 1

@@ -16,8 +16,8 @@ def observe(*rounds: dict[str, Sample | None]) -> Estimate:
     """The estimate after some rounds of scraping; all pods are ready."""
     memory = Memory()
     for scraped in rounds:
-        memory = estimate.remember(memory, scraped)
-    return estimate.estimate(memory, rounds[-1], set(rounds[-1]))
+        memory = estimate.remember(memory, scraped, set(scraped))
+    return estimate.estimate(memory, rounds[-1])
 
 
 def at(seconds: float, **counters: Any) -> Sample:
@@ -111,20 +111,36 @@ def test_a_silent_pod_is_taken_for_as_busy_as_the_others() -> None:
     assert seen.offered == pytest.approx(3000)
 
 
-def test_a_new_pod_adds_nothing_before_its_second_report() -> None:
-    first, second = {"a": at(0)}, {"a": at(5, tokens=Tokens(offered=5000)), "b": at(5)}
-    assert observe(first, second).offered == pytest.approx(1000)
+def test_when_pods_join_all_windows_begin_again() -> None:
+    """All the work goes to one pod, then half of it: what was measured before must not be added to the new pod's."""
+    rounds: list[dict[str, Sample | None]] = [
+        {"a": at(second, tokens=Tokens(offered=1000 * second))} for second in (0, 5)
+    ]
+    rounds.append({"a": at(10, tokens=Tokens(offered=10_000)), "b": at(10)})
+    rounds.append({"a": at(15, tokens=Tokens(offered=12_500)), "b": at(15, tokens=Tokens(offered=2500))})
+    seen = [observe(*rounds[: end + 1]) for end in range(len(rounds))]
+    assert [(one.observed, one.reporting) for one in seen] == [(0, 1), (1, 1), (0, 2), (2, 2)]
+    assert seen[-1].offered == pytest.approx(1000)
+
+
+def test_one_new_pod_among_many_adds_nothing_before_its_second_report() -> None:
+    many = "abcdefghijkl"
+    first = {pod: at(0) for pod in many}
+    second = {pod: at(5, tokens=Tokens(offered=5000)) for pod in many}
+    seen = observe(first, second, {pod: at(10, tokens=Tokens(offered=10_000)) for pod in many} | {"new": at(10)})
+    assert (seen.pods, seen.observed) == (13, 12)
+    assert seen.offered == pytest.approx(12_000)
 
 
 def test_pods_that_are_gone_are_forgotten() -> None:
-    memory = estimate.remember(Memory(), {"a": at(0), "b": at(0)})
-    assert set(estimate.remember(memory, {"b": at(5)}).samples) == {"b"}
+    memory = estimate.remember(Memory(), {"a": at(0), "b": at(0)}, "ab")
+    assert set(estimate.remember(memory, {"b": at(5)}, "ab").samples) == {"b"}
 
 
 def test_memory_of_a_pod_is_bounded() -> None:
     memory = Memory()
     for second in range(0, 3600, 5):
-        memory = estimate.remember(memory, {"a": at(second)})
+        memory = estimate.remember(memory, {"a": at(second)}, "ab")
     assert len(memory.samples["a"]) < 10
 
 
@@ -135,10 +151,10 @@ def test_speed_outlives_idle_time_and_follows_loaded_pods() -> None:
             busy += 5 * share
             tokens += round(5 * share * speed)
             sample = at(start + second, busy=busy, tokens=Tokens(offered=tokens, scored=tokens))
-            memory = estimate.remember(memory, {"a": sample})
+            memory = estimate.remember(memory, {"a": sample}, "ab")
         return memory
 
-    memory = estimate.remember(Memory(), {"a": at(0)})
+    memory = estimate.remember(Memory(), {"a": at(0)}, "ab")
     memory = run(memory, 0, 60, speed=1000, share=0.1)
     assert memory.speed.value == pytest.approx(1000), "better than nothing"
     memory = run(memory, 60, 60, speed=500, share=1.0)

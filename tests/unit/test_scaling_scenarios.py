@@ -122,7 +122,7 @@ def test_capacity_is_remembered_over_an_idle_night() -> None:
     world = World(pods=2).run(60, tokens=1.3 * ONE_POD)
     world.run(8 * 3600, tokens=0)
     assert world.estimate.capacity == pytest.approx(ONE_POD, rel=0.01)
-    world.run(10, tokens=3 * ONE_POD)
+    world.run(20, tokens=3 * ONE_POD)
     assert world.required >= 4
 
 

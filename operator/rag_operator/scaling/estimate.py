@@ -3,6 +3,9 @@
 A report holds counters, so a rate is the difference of two reports of the same process over the difference of
 their `uptime`. Everything that is not such a difference is set aside: a pod's first report, a restarted process,
 counters that run backwards. A pod set aside counts as not observed, and the plan never shrinks on partial knowledge.
+
+When pods join, the load spreads anew, and what was measured before says nothing about now: an old pod's overload plus
+the new pods' share would count the same work twice. So all windows begin again then.
 """
 
 import math
@@ -25,6 +28,9 @@ CLOCK_SLACK = 3.0
 # A thread cannot be busy for longer than there was time; batches are counted when they end.
 BUSY_TOLERANCE = 1.25
 BUSY_SLACK = 5.0
+
+# Windows begin again when more than this share of the ready pods is new.
+SPREAD = 0.1
 
 # Busy seconds of evidence after which 1/e of the old speed is left.
 EVIDENCE = 20.0
@@ -71,20 +77,22 @@ class Memory:
 
     samples: Mapping[str, tuple[Sample, ...]] = field(default_factory=dict)
     speed: Speed = Speed()
+    ready: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class Estimate:
     """The load of a service, over all its pods.
 
-    A pod that does not answer is taken for as busy as the others; a new one adds nothing until its second report,
-    since what it serves was served by the others before.
+    A pod that does not answer is taken for as busy as the others; a new one adds nothing until its second report.
     """
 
     pods: int
     """Ready pods."""
+    reporting: int
+    """Ready pods that told their load."""
     observed: int
-    """Ready pods whose load is known."""
+    """Ready pods whose load is known: those of which there are two reports that go together."""
     offered: float = 0.0
     """Tokens a second that arrived and were not in the cache."""
     backlog: float = 0.0
@@ -167,37 +175,40 @@ class _Change:
         )
 
 
-def remember(memory: Memory, scraped: Mapping[str, Sample | None]) -> Memory:
-    """The memory after a round of scraping. `scraped` names every pod that runs, with None where there was no answer.
+def remember(memory: Memory, scraped: Mapping[str, Sample | None], ready: Collection[str]) -> Memory:
+    """The memory after a round of scraping.
 
-    Pods that no longer run are forgotten.
+    `scraped` names every pod that runs, with None where there was no answer; others are forgotten. `ready` names those
+    that clients reach.
     """
     samples = {pod: _track(memory.samples.get(pod, ()), sample) for pod, sample in scraped.items()}
     fresh = [_change(samples[pod][-2:]) for pod, sample in scraped.items() if _observed(samples[pod], sample)]
     weights = [change.utilization**WEIGHT for change in fresh]
-    return Memory(
-        samples=samples,
-        speed=memory.speed.learn(
-            tokens=sum(weight * change.scored for weight, change in zip(weights, fresh, strict=True)),
-            busy=sum(weight * change.busy for weight, change in zip(weights, fresh, strict=True)),
-        ),
+    speed = memory.speed.learn(
+        tokens=sum(weight * change.scored for weight, change in zip(weights, fresh, strict=True)),
+        busy=sum(weight * change.busy for weight, change in zip(weights, fresh, strict=True)),
     )
+    if len(set(ready) - memory.ready) > SPREAD * len(ready):
+        samples = {pod: track[-1:] for pod, track in samples.items()}
+    return Memory(samples, speed, frozenset(ready))
 
 
-def estimate(memory: Memory, scraped: Mapping[str, Sample | None], ready: Collection[str]) -> Estimate:
-    """The load as it is after `memory` took in `scraped`. `ready` names the pods that clients reach."""
+def estimate(memory: Memory, scraped: Mapping[str, Sample | None]) -> Estimate:
+    """The load as it is after `memory` took in `scraped`."""
+    ready = memory.ready
+    silent = sum(scraped.get(pod) is None for pod in ready)
     seen = {pod for pod, sample in scraped.items() if _observed(memory.samples.get(pod, ()), sample)}
-    observed = len(seen.intersection(ready))
+    observed = len(ready & seen)
     if not observed:
-        return Estimate(pods=len(ready), observed=0, capacity=memory.speed.value)
+        return Estimate(len(ready), len(ready) - silent, 0, capacity=memory.speed.value)
     changes = [_change(_recent(memory.samples[pod], RATE_WINDOW)) for pod in sorted(seen)]
     latency = Histogram.merged(_change(_recent(memory.samples[pod], LATENCY_WINDOW)).latency for pod in seen)
     threads = sum(change.new.threads for change in changes) / len(changes)
     hits, misses = sum(change.hits for change in changes), sum(change.misses for change in changes)
-    silent = sum(scraped.get(pod) is None for pod in ready)
     unseen = (observed + silent) / observed
     return Estimate(
         pods=len(ready),
+        reporting=len(ready) - silent,
         observed=observed,
         offered=unseen * sum(change.offered / change.seconds for change in changes),
         backlog=unseen * sum(change.new.queued_tokens for change in changes),

@@ -6,7 +6,7 @@ Two terms ask for replicas, both in (fractional) pods:
 - latency: while p95, or the time that the backlog will take, is above the SLO and the pods are busy, one more than
   there are; while they are saturated, in proportion to the excess, at most twice as many. A closed-loop client sends
   no more than what is answered, so that an overloaded service sees only as much demand as it serves; this term finds
-  the rest. It counts from the pods that are ready, so it never runs ahead of pods that are still starting.
+  the rest. It counts from the pods that are observed, so it never runs ahead of pods that are still starting.
 
 More replicas at once; fewer only down to the most that was needed within the scale-down window, and only when a tenth
 more would still fit: constant load with noise then leaves the replicas alone. Unknown load holds, partly known load
@@ -24,7 +24,7 @@ TARGET_UTILIZATION = 0.7
 SATURATION = 0.9
 # Seconds in which a backlog should be gone: about what an autoscaler and a starting pod take.
 DRAIN = 30.0
-# The most by which the latency term multiplies the ready pods.
+# The most by which the latency term multiplies the pods.
 MAX_GROWTH = 2.0
 # Answers that a p95 must rest on.
 MIN_ANSWERS = 20
@@ -103,14 +103,14 @@ def _terms(estimate: Estimate, goal: Goal) -> dict[str, float]:
     busy = estimate.utilization or 0.0
     if excess > 1 and busy >= TARGET_UTILIZATION:
         growth = min(excess, MAX_GROWTH) if busy >= SATURATION else 1.0
-        terms["latency"] = max(estimate.pods + 1.0, estimate.pods * growth)
+        terms["latency"] = max(estimate.observed + 1.0, estimate.observed * growth)
     return terms
 
 
 def latency(estimate: Estimate) -> float:
     """Seconds: p95 where it rests on enough answers, or the time that the backlog will take if that is longer."""
     measured = estimate.p95 if estimate.p95 is not None and estimate.answers >= MIN_ANSWERS else 0.0
-    waiting = estimate.backlog / (estimate.capacity * estimate.pods) if estimate.capacity else 0.0
+    waiting = estimate.backlog / (estimate.capacity * estimate.observed) if estimate.capacity else 0.0
     return max(measured, waiting)
 
 
@@ -138,7 +138,7 @@ def _reason(terms: dict[str, float], estimate: Estimate, goal: Goal, required: i
     if term == "latency":
         return (
             f"{_replicas(need)} needed: answers take {latency(estimate):.2f}s, the objective is "
-            f"{goal.slo_p95:.2f}s, and {estimate.pods} pods are {estimate.utilization or 0:.0%} busy"
+            f"{goal.slo_p95:.2f}s, and {estimate.observed} pods are {estimate.utilization or 0:.0%} busy"
         )
     return (
         f"{_replicas(need)} needed: {estimate.offered:.0f} tokens/s arrive and {estimate.backlog:.0f} tokens "
@@ -154,8 +154,10 @@ def _replicas(pods: float) -> str:
 def _unknown(estimate: Estimate) -> str:
     if not estimate.pods:
         return "no pod is ready"
+    if estimate.reporting < estimate.pods:
+        return f"{estimate.reporting} of {estimate.pods} pods tell their load"
     if estimate.observed < estimate.pods:
-        return f"{estimate.observed} of {estimate.pods} pods tell their load"
+        return "the load spreads over new pods"
     return "no pod has scored anything yet"
 
 

@@ -13,9 +13,10 @@ from typing import Any
 
 from aiohttp import web
 
-from rag_operator.cluster import POD, Cluster, ClusterError
+from rag_operator.cluster import POD, ClusterError
 from rag_service.contract import load
 from rag_service.contract.settings import PORT
+from tests.api.operator.client import Api
 from tests.scaling_world import Pod
 
 SPEED = 1000.0  # tokens a second of one pod
@@ -24,19 +25,18 @@ SPEED = 1000.0  # tokens a second of one pod
 class Kubelet:
     """Runs the pods of one namespace. Reranker pods serve `tokens` a second between them."""
 
-    def __init__(self, cluster: Cluster, namespace: str) -> None:
+    def __init__(self, api: Api) -> None:
         self.tokens = 0.0
         self.hit_rate = 0.0
         self.answering = True
         self.start_seconds = 0.0
         self.statuses: dict[str, dict[str, Any]] = {}
         """Status by component for pods that shall not become ready."""
-        self._cluster = cluster
-        self._namespace = namespace
+        self._api = api
         self._servers: dict[str, tuple[web.AppRunner, Pod]] = {}
         self._seen: dict[str, float] = {}
         # Another run beside this one must not take the same addresses.
-        net = random.Random(f"{os.getpid()}{namespace}").randrange(1, 2**16)
+        net = random.Random(f"{os.getpid()}{api.namespace}").randrange(1, 2**16)
         self._addresses = (f"127.{net >> 8 | 64}.{net & 255}.{host}" for host in itertools.count(1))
 
     async def run(self) -> None:
@@ -56,7 +56,7 @@ class Kubelet:
             pod.restart(time.monotonic())
 
     async def _round(self) -> None:
-        pods = await self._cluster.list(POD, self._namespace, "ragservice.dev/name")
+        pods = await self._api.list(POD, self._api.namespace, "ragservice.dev/name")
         names = {pod["metadata"]["name"] for pod in pods}
         for name in set(self._servers) - names:
             server, _ = self._servers.pop(name)
@@ -77,9 +77,7 @@ class Kubelet:
             if component == "reranker":
                 self._servers[name] = await self._serve(address)
         if pod["status"].get("containerStatuses") != status.get("containerStatuses"):
-            body = {"status": status}
-            path = POD.path(self._namespace, name, "status")
-            await self._cluster._request("PATCH", path, body=body, content_type="application/merge-patch+json")  # noqa: SLF001
+            await self._api.patch(POD, name, {"status": status}, "status")
 
     async def _serve(self, address: str) -> tuple[web.AppRunner, Pod]:
         pod = Pod(SPEED, time.monotonic(), incarnation=str(random.randrange(10**9)))

@@ -43,17 +43,20 @@ class OperatorProcess:
 
     async def start(self) -> None:
         """Start it, and wait until it watches."""
+        self._spawn()
+        deadline = time.monotonic() + 60
+        while await self.get("/readyz") != 200:
+            assert self.runs, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            await asyncio.sleep(0.1)
+
+    def _spawn(self) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self._port = probe.getsockname()[1]
         command = [sys.executable, "-m", "rag_operator", "run", "--port", str(self._port)]
         with self.log.open("a") as log:
             self._process = subprocess.Popen(command, env=self._environment, stdout=log, stderr=log)
-        deadline = time.monotonic() + 60
-        while await self.get("/readyz") != 200:
-            assert self.runs, self.log.read_text()
-            assert time.monotonic() < deadline, self.log.read_text()
-            await asyncio.sleep(0.1)
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """End it and return its exit status."""

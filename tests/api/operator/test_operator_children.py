@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rag_operator.cluster import CHILDREN, DEPLOYMENT, HPA, POD, RAG_SERVICE, SCALE_MANAGER, SECRET, Kind, Object
-from tests.api.operator.conftest import Api, eventually
+from tests.api.operator.client import Api, eventually
 from tests.api.operator.kubelet import Kubelet
 from tests.api.operator.process import OperatorProcess
 
@@ -109,7 +109,7 @@ async def _lacks(text: Any, part: str) -> bool:
 
 
 def mutations(rng: random.Random, item: Object) -> Object:
-    """A merge patch that spoils something which the operator set. (What others add, server-side apply leaves to them.)"""
+    """A merge patch that spoils something which the operator set. What others add is theirs: server-side apply."""
     spoiled: list[Object] = [
         {"metadata": {"labels": {"ragservice.dev/name": None}}},
         {"metadata": {"labels": {"app.kubernetes.io/managed-by": "somebody"}}},
