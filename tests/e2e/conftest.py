@@ -1,10 +1,10 @@
 """A real node with the chart on it, as `make demo` leaves it."""
 
-import json
 import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -40,9 +40,9 @@ def cluster(request: pytest.FixtureRequest) -> Cluster:
     return cluster
 
 
-@pytest.fixture
-def service(cluster: Cluster) -> Iterator[Service]:
-    """A Ready RAGService of two pods."""
+@contextmanager
+def ready_service(cluster: Cluster) -> Iterator[Service]:
+    """A Ready RAGService of two pods in a namespace of its own."""
     namespace = f"e2e-{uuid.uuid4().hex[:8]}"
     cluster.run("kubectl", "create", "namespace", namespace)
     service = Service(cluster, namespace, "faq")
@@ -50,7 +50,25 @@ def service(cluster: Cluster) -> Iterator[Service]:
     service.wait_settled()
     yield service
     cluster.run("kubectl", "delete", "namespace", namespace, "--wait=false")
-    cluster.until(
-        "pods gone",
-        lambda: not json.loads(cluster.run("kubectl", "get", "pods", "-n", namespace, "-o", "json"))["items"],
-    )
+
+
+@pytest.fixture(scope="session")
+def shared_service(cluster: Cluster) -> Iterator[Service]:
+    """One RAGService for all tests that leave it whole."""
+    with ready_service(cluster) as service:
+        yield service
+
+
+@pytest.fixture
+def service(shared_service: Service) -> Service:
+    """A Ready RAGService of two pods, whatever the test before made of it."""
+    shared_service.apply(spec())
+    shared_service.wait_settled()
+    return shared_service
+
+
+@pytest.fixture
+def own_service(cluster: Cluster) -> Iterator[Service]:
+    """A Ready RAGService of two pods for a test that ends it."""
+    with ready_service(cluster) as service:
+        yield service

@@ -96,8 +96,8 @@ def test_a_deployment_scaled_to_zero_is_repaired(service: Service) -> None:
     service.wait_settled()
 
 
-def test_nothing_remains_of_a_deleted_resource_even_without_the_operator(service: Service) -> None:
-    cluster, namespace = service.cluster, service.namespace
+def test_nothing_remains_of_a_deleted_resource_even_without_the_operator(own_service: Service) -> None:
+    service, cluster, namespace = own_service, own_service.cluster, own_service.namespace
     operator = ("deployment", "--all", "-n", "ragservice-system")
     cluster.run("kubectl", "scale", *operator, "--replicas=0")
     try:
