@@ -72,7 +72,7 @@ def test_a_model_that_changed_under_its_name_starts_without_scores(tmp_path: Pat
 def test_a_hit_prolongs_nothing_and_neither_does_a_new_neighbour(
     tmp_path: Path, tiny: dict[str, str], redis: RedisServer
 ) -> None:
-    with InProcess(tiny, redis.url, cache={"ttl": "3s"}) as service:
+    with InProcess(tiny, redis.url, cache={"ttl": "2s"}) as service:
         began = time.time()
         service.known("reset", ["old"])
         stored(redis, 1)
@@ -80,13 +80,13 @@ def test_a_hit_prolongs_nothing_and_neither_does_a_new_neighbour(
         created = struct.unpack("<fI", redis.client.hvals(key)[0])[1]
         assert int(began) <= created <= time.time()
         hits = 0
-        while time.time() < created + 2.5:
+        while time.time() < created + 1.5:
             hits += service.known("reset", ["old"])[1]
             service.known("reset", [f"new {hits}"])
             time.sleep(0.1)
-        assert hits > 5
-        assert redis.client.pttl(key) > 1500  # the hash lives on for its newest field
-        until(lambda: time.time() > created + 3)
+        assert hits > 3
+        assert redis.client.pttl(key) > 1000  # the hash lives on for its newest field
+        until(lambda: time.time() > created + 2)
         assert service.known("reset", ["old"])[1:] == (0, 1)
         until(lambda: not redis.client.exists(key))
 

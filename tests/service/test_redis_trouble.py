@@ -1,9 +1,11 @@
 """Redis killed, frozen, full, locked, restarted, under load: requests go on, and hits come back when Redis does."""
 
+import contextlib
 import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -158,6 +160,40 @@ def test_a_password_that_redis_does_not_take_costs_no_request(
         until(lambda: not available(service))
         redis.client.config_set("requirepass", "")
         until(lambda: available(service))
+
+
+def test_a_lookup_that_was_broken_off_never_gives_its_answer_to_another(
+    tiny: dict[str, str], redis: RedisServer
+) -> None:
+    """Clients leave in the middle of lookups, so that answers are on their way that nobody waits for."""
+    with InProcess(tiny) as plain, InProcess(tiny, redis.url) as service, ThreadPoolExecutor(16) as pool:
+        queries = [f"query {'abcdefghij'[number % 10]} {'abcdefghij'[number // 10]}" for number in range(100)]
+        expected = [plain.scores(query, TEXTS) for query in queries]
+
+        def impatient(number: int) -> None:
+            with contextlib.suppress(httpx.TimeoutException):
+                body = {"query": queries[number % 100], "texts": TEXTS}
+                service.client.post("/rerank", json=body, timeout=httpx.Timeout(30, read=0.002 + number % 10 / 1000))
+
+        for _ in range(3):
+            redis.client.client_pause(100)
+            list(pool.map(impatient, range(200)))
+            assert list(pool.map(lambda query: service.scores(query, TEXTS), queries)) == expected
+        until(lambda: available(service))
+        known = [service.known(query, TEXTS) for query in queries]
+        assert [scores for scores, _, _ in known] == expected
+        assert sum(hits for _, hits, _ in known) > 0
+
+
+def test_only_commands_that_the_oldest_supported_redis_knows_are_sent(tiny: dict[str, str], redis: RedisServer) -> None:
+    refused = redis.client.info("stats")["total_error_replies"]
+    with InProcess(tiny, redis.url) as service:
+        service.rerank("q", TEXTS)
+        until(lambda: redis.client.dbsize() == 1)
+        service.rerank("q", TEXTS)
+    sent = {name.removeprefix("cmdstat_") for name in redis.client.info("commandstats")}
+    assert sent - {"info", "dbsize", "ping", "client", "hello"} == {"hmget", "hset", "pexpire"}
+    assert redis.client.info("stats")["total_error_replies"] == refused
 
 
 def test_a_key_of_another_type_costs_no_request(tmp_path: Path, tiny: dict[str, str], redis: RedisServer) -> None:

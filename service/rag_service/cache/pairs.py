@@ -163,6 +163,8 @@ def connect(service: str, settings: CacheSettings, redis: RedisSettings) -> Pair
         socket_connect_timeout=PATIENCE,
         socket_keepalive=True,
         retry=Retry(NoBackoff(), 0),
+        # No greetings that old servers refuse: a new connection is ready after AUTH.
+        protocol=2,
         driver_info=None,
     )
     return PairCache(Redis(connection_pool=pool), service, settings.ttl)

@@ -70,8 +70,8 @@ class BiEncoder:
 
     def scores(self, rows: NDArray[np.float32]) -> list[float]:
         """See `Ranker`. Summed row by row: a matrix product would round by the number of rows."""
-        query, *documents = rows.astype(np.float64)
-        return [float(np.float32((query * row).sum() / _length(query) / _length(row))) for row in documents]
+        query, *documents = (row / _length(row) for row in rows.astype(np.float64))
+        return [float(np.float32((query * row).sum())) for row in documents]
 
     def activate(self, score: float) -> float:
         """The cosine itself, from -1 to 1."""
