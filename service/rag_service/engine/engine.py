@@ -22,6 +22,8 @@ MOST_TOKENS, FEWEST_TOKENS = 512, 128
 # A backend may fail on one batch: its requests fail, no others. One that fails so often in a row is broken.
 FAILURES = 3
 
+_NOTHING: NDArray[np.float32] = np.empty(0, np.float32)
+
 log = logging.getLogger(__name__)
 
 
@@ -66,7 +68,8 @@ class _Job:
     ranker: Ranker
     inputs: Sequence[Tokens]
     done: asyncio.Future[NDArray[np.float32]]
-    rows: list[NDArray[np.float32] | None]
+    rows: list[NDArray[np.float32]]
+    missing: int
     started: float | None = None  # when its first batch began, of `perf_counter`
 
 
@@ -133,13 +136,13 @@ class Engine:
         began = perf_counter()
         inputs = await self._loop.run_in_executor(self._tokenising, ranker.encode, query, documents)
         queued = perf_counter()
-        job = _Job(ranker, inputs, self._loop.create_future(), [None] * len(inputs))
+        job = _Job(ranker, inputs, self._loop.create_future(), [_NOTHING] * len(inputs), len(inputs))
         self._admit(job)
         try:
             rows = await job.done
         finally:
             self._jobs.discard(job)
-            if any(row is None for row in job.rows):
+            if job.missing:
                 with self._changed:
                     self._pending.drop(job)
         scores = ranker.scores(rows)
@@ -200,8 +203,9 @@ class Engine:
                 job.done.set_exception(BatchFailedError(str(error)))
                 continue
             job.rows[index] = rows[number]
-            if not any(row is None for row in job.rows):
-                job.done.set_result(np.stack([row for row in job.rows if row is not None]))
+            job.missing -= 1
+            if not job.missing:
+                job.done.set_result(np.stack(job.rows))
 
     def _die(self, error: BaseException) -> None:
         self._died = error

@@ -58,7 +58,7 @@ def prepare(uri: str, out: Path) -> Manifest:
             (draft / manifest.FILE).write_text(described.model_dump_json(by_alias=True, indent=2) + "\n")
             for file in draft.iterdir():
                 file.chmod(0o644)
-            _replace(draft, out)
+            _replace(draft, out, described)
     except OSError as error:
         raise ModelError(f"{uri}: cannot be written to {out}: {error}") from error
     return described
@@ -95,10 +95,13 @@ def _graph(source: Source, path: Path) -> None:
     export(source, path)
 
 
-def _replace(draft: Path, out: Path) -> None:
-    """Move a directory into place; where another process was faster with the same model, keep the other's."""
-    if out.is_dir() and not (out / manifest.FILE).exists() and any(out.iterdir()):
-        raise OSError("the directory holds other files; name an empty or a new one")
-    if (out / manifest.FILE).exists():
+def _replace(draft: Path, out: Path, made: Manifest) -> None:
+    """Move a directory into place; where another process put the same model there meanwhile, leave it."""
+    there = manifest.read(out)
+    if there == made:
+        return
+    if there:
         shutil.rmtree(out)
+    elif out.is_dir() and any(out.iterdir()):
+        raise OSError("the directory holds other files; name an empty or a new one")
     draft.rename(out)
