@@ -132,6 +132,7 @@ class Gate:
         self._open = threading.Event()
         self._open.set()
         self.errors: list[BaseException] = []  # one for each batch that comes next
+        self.broken = False  # give nonsense
         self.inputs = 0  # that were computed
         self.waiting = 0  # threads at the gate
 
@@ -151,7 +152,8 @@ class Gate:
         if self.errors:
             raise self.errors.pop()
         self.inputs += len(batch)
-        return self._backend.run(batch, length)
+        rows = self._backend.run(batch, length)
+        return rows * np.float32("nan") if self.broken else rows
 
 
 class InProcess(Service):

@@ -58,6 +58,13 @@ def test_a_batch_that_fails_fails_its_requests_alone(service: InProcess) -> None
     assert service.client.get("/readyz").status_code == 200
 
 
+def test_a_score_that_is_no_number_is_an_error_and_no_answer(service: InProcess) -> None:
+    service.gate.broken = True
+    assert service.rerank("q", ["a"]).json()["error_type"] == "Backend"
+    service.gate.broken = False
+    assert service.rerank("q", ["a"]).status_code == 200
+
+
 def test_a_model_on_which_every_batch_fails_is_not_healthy(service: InProcess) -> None:
     service.gate.errors = [RuntimeError("broken") for _ in range(3)]
     for _ in range(3):

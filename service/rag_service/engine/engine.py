@@ -106,7 +106,7 @@ class Engine:
         for thread in self._threads:
             await asyncio.to_thread(thread.join)
         self._tokenising.shutdown()
-        self._fail(EngineDownError("the engine was stopped"))
+        self._fail("the engine was stopped")
 
     @property
     def alive(self) -> bool:
@@ -209,13 +209,13 @@ class Engine:
 
     def _die(self, error: BaseException) -> None:
         self._died = error
-        self._fail(EngineDownError("a thread of the engine has died"))
+        self._fail("a thread of the engine has died")
 
-    def _fail(self, error: EngineDownError) -> None:
+    def _fail(self, reason: str) -> None:
         """On the event loop: answer everyone who waits."""
         for job in self._jobs:
             if not job.done.done():
-                job.done.set_exception(error)
+                job.done.set_exception(EngineDownError(reason))
 
 
 def _compute(
@@ -227,5 +227,6 @@ def _compute(
         log.exception("The backend failed on %d inputs of %d tokens", len(inputs), length)
         return [], error
     if not np.isfinite(rows).all():
-        return [], ArithmeticError("the model gave something that is no number")
+        log.error("The model gave something that is no number, for %d inputs of %d tokens", len(inputs), length)
+        return [], ArithmeticError("no number")
     return list(rows), None
