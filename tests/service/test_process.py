@@ -83,6 +83,20 @@ def test_a_model_is_prepared_at_its_first_use(tmp_path: Path, monkeypatch: pytes
     assert len(list((tmp_path / "cache").rglob("model.onnx"))) == 1
 
 
+def test_a_server_with_prepared_models_writes_nothing(
+    tmp_path: Path, tiny: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No cache, and no identity that a library would report under."""
+    home = tmp_path / "home"
+    home.mkdir()
+    for name in ("HOME", "XDG_CACHE_HOME", "TMPDIR"):
+        monkeypatch.setenv(name, str(home))
+    with ServiceProcess(tmp_path, tiny) as service:
+        assert service.rerank("q", ["a"]).status_code == 200
+        assert service.stop() == 0
+    assert not list(home.rglob("*"))
+
+
 def test_sigterm_lets_requests_in_hand_finish(tmp_path: Path, tiny: dict[str, str]) -> None:
     texts = ["abcdefghij " * 10 + str(number) for number in range(900)]
     with ServiceProcess(tmp_path, tiny) as service:

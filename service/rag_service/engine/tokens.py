@@ -1,6 +1,5 @@
 """From text to tokens."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -8,9 +7,6 @@ from typing import NamedTuple
 from tokenizers import Tokenizer
 
 from rag_service.models import ModelError
-
-# The library would start a thread for every CPU of the machine, whatever part of it this process may use.
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 class Tokens(NamedTuple):
