@@ -1,6 +1,5 @@
 """Every file in examples/ is what the API and the service take."""
 
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import yaml
 
 from rag_loadtest.shapes import Corpus
 from rag_operator.api.v1alpha1 import API_VERSION, KIND, RAGService
+from rag_service import __version__
 from rag_service.contract.wire import Document, RerankRequest
 
 ROOT = Path(__file__).parents[2]
@@ -31,9 +31,8 @@ def _rag_service(manifest: dict[str, Any]) -> None:
 
 
 def _job(manifest: dict[str, Any]) -> None:
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     [container] = manifest["spec"]["template"]["spec"]["containers"]
-    assert container["image"] == f"ragservice/loadtest:{version}"
+    assert container["image"] == f"ragservice/loadtest:{__version__}"
     assert container["resources"]["limits"]["memory"]
 
 
