@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
-from rag_operator.api.v1alpha1 import RAGService
+from rag_operator.api.v1alpha1 import KIND, RAGService
 from rag_operator.cluster import CHILDREN, DEPLOYMENT, POD, SCALE_MANAGER, Cluster, ClusterError, Kind, Object
 from rag_operator.desired import names
 from rag_operator.desired.manifests import Manifest, replicas_only
@@ -29,6 +29,10 @@ Applied = dict[Place, tuple[str, str]]
 
 class NameTakenError(Exception):
     """An object that the RAGService needs belongs to somebody else."""
+
+
+class LeftOverError(NameTakenError):
+    """It belongs to an earlier RAGService of the same name, and Kubernetes removes it."""
 
 
 class Children:
@@ -56,14 +60,15 @@ class Children:
         return [pod for pod in self._pods if pod["metadata"]["labels"].get(names.LABEL_COMPONENT) == component]
 
     async def get(self, kind: Kind, name: str) -> Object | None:
-        """A child, whether or not it still carries the label; None where there is none."""
-        place = (kind.kind, name)
-        if place not in self._items:
-            self._items[place] = await self._cluster.get(kind, self._key.namespace, name)
-        return self._items[place]
+        """A child, whether or not it still carries the label; None where there is none, or it is somebody else's."""
+        item = await self._find((kind.kind, name))
+        return item if item is not None and _is_ours(item, self._rag) else None
 
     async def apply(self, manifests: Iterable[Manifest], applied: Applied, replicas: int) -> Exception | None:
-        """Make the children what the manifests say, and remove others. Returns the first failure, after all are tried.
+        """Make the children what the manifests say, and remove others. Returns the first failure.
+
+        One failure does not keep the others from being tried. But where somebody else has a name, nothing that comes
+        later is touched, because it builds on it: pods would mount it, the autoscaler would scale it.
 
         `applied` remembers what needs no request: an object that is as it was after the same manifest was applied.
         A Deployment whose manifest leaves out the replicas is made with `replicas`; later they are its autoscaler's.
@@ -73,8 +78,11 @@ class Children:
         for place, manifest in wanted.items():
             try:
                 await self._apply(place, manifest, applied, replicas)
-            except (ClusterError, NameTakenError) as error:
+            except ClusterError as error:
                 failures.append(error)
+            except NameTakenError as error:
+                failures.append(error)
+                break
         for place in self._labelled:
             try:
                 if place not in wanted:
@@ -83,9 +91,15 @@ class Children:
                 failures.append(error)
         return failures[0] if failures else None
 
+    async def _find(self, place: Place) -> Object | None:
+        kind, name = place
+        if place not in self._items:
+            self._items[place] = await self._cluster.get(_KINDS[kind], self._key.namespace, name)
+        return self._items[place]
+
     async def _apply(self, place: Place, manifest: Manifest, applied: Applied, replicas: int) -> None:
         kind = _KINDS[place[0]]
-        item = await self.get(kind, place[1])
+        item = await self._find(place)
         if item is not None:
             self._refuse_others(place, item)
             if applied.get(place) == (_digest(manifest), _digest(_lasting(item))) and not _is_stuck(manifest, item):
@@ -113,11 +127,15 @@ class Children:
         return item
 
     def _refuse_others(self, place: Place, item: Object) -> None:
-        if not _is_ours(item, self._rag):
-            raise NameTakenError(
-                f"{place[0]} {place[1]} exists and does not belong to this RAGService; delete it, or give the "
-                "RAGService another name"
-            )
+        if _is_ours(item, self._rag):
+            return
+        what = f"{place[0]} {place[1]}"
+        owners = item["metadata"].get("ownerReferences", [])
+        if any((owner["kind"], owner["name"]) == (KIND, self._rag.metadata.name) for owner in owners):
+            raise LeftOverError(f"{what} of an earlier RAGService of this name is being removed")
+        raise NameTakenError(
+            f"{what} exists and does not belong to this RAGService; delete it, or give the RAGService another name"
+        )
 
     async def _prune(self, place: Place) -> None:
         """Delete what belongs to the RAGService; what only looks like it is left alone."""

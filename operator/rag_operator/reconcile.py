@@ -196,7 +196,6 @@ class Reconciler:
         old = rag.status.scaling and rag.status.scaling.required_replicas
         if old and new.scaling and old != new.scaling.required_replicas:
             note = f"from {old} to {new.scaling.required_replicas} replicas: {new.scaling.reason}"
-            log.info("%s: %s", key, note)
             await self._events.post(rag, "Scale", "Scaling", note)
 
 

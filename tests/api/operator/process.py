@@ -76,12 +76,12 @@ class OperatorProcess:
         except aiohttp.ClientError:
             return 0
 
-    async def metric(self, name: str, **labels: str) -> float | None:
+    async def metric(self, metric: str, /, **labels: str) -> float | None:
         """The value of a metric that carries these labels."""
         async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{self._port}/metrics") as answer:
             lines = (await answer.text()).splitlines()
         for line in lines:
             series, _, value = line.rpartition(" ")
-            if series.partition("{")[0] == name and all(f'{key}="{one}"' in series for key, one in labels.items()):
+            if series.partition("{")[0] == metric and all(f'{key}="{one}"' in series for key, one in labels.items()):
                 return float(value)
         return None

@@ -64,13 +64,12 @@ async def test_replicas_follow_the_load_up_and_down(api: Api, operator: Operator
 
     async def settled() -> bool:
         # What waited while the pods started may ask for more at first; that ends with the window.
-        needed = await operator.metric("ragservice_required_replicas", name="faq", namespace=api.namespace)
-        observed = await operator.metric("ragservice_observed_pods", name="faq", namespace=api.namespace)
-        return needed == observed == 4
+        labels = {"namespace": api.namespace, "name": "faq"}
+        needed = await operator.metric("ragservice_required_replicas", **labels)
+        busy = await operator.metric("ragservice_utilization_ratio", **labels)
+        return needed == 4 and busy == pytest.approx(2.5 / 4, abs=0.1)
 
     await eventually(settled, "four replicas", 120)
-    utilization = await operator.metric("ragservice_utilization_ratio", name="faq", namespace=api.namespace)
-    assert utilization == pytest.approx(2.5 / 4, abs=0.1)
     async with watching(api) as steady:
         await asyncio.sleep(10)
     assert steady == [4], "constant load, constant replicas"
