@@ -107,7 +107,7 @@ class Children:
         if kind is DEPLOYMENT and "replicas" not in manifest["spec"]:
             item = await self._apply_scaled(manifest, item, replicas)
         else:
-            item = await self._cluster.apply(kind, manifest)
+            item = await self._cluster.apply(kind, _this_very(manifest, item))
         self._items[place] = item
         applied[place] = (_digest(manifest), _digest(_lasting(item)))
 
@@ -115,9 +115,9 @@ class Children:
         """Apply a Deployment whose replicas belong to the autoscaler."""
         if item is None:
             first = {**manifest, "spec": {"replicas": replicas, **manifest["spec"]}}
-            await self._cluster.apply(DEPLOYMENT, first, manager=SCALE_MANAGER)
+            item = await self._cluster.apply(DEPLOYMENT, first, manager=SCALE_MANAGER)
             log.info("%s: made Deployment %s with %d replicas", self._key, manifest["metadata"]["name"], replicas)
-        item = await self._cluster.apply(DEPLOYMENT, manifest)
+        item = await self._cluster.apply(DEPLOYMENT, _this_very(manifest, item))
         if _holds_more_than_replicas(item):
             # What the maker held on to would stay when the operator later leaves it out.
             item = await self._cluster.apply(DEPLOYMENT, replicas_only(item), manager=SCALE_MANAGER)
@@ -148,6 +148,16 @@ class Children:
 
 def _place(item: Object) -> Place:
     return item["kind"], item["metadata"]["name"]
+
+
+def _this_very(manifest: Manifest, item: Object | None) -> Manifest:
+    """The manifest for the object that was seen: where that is gone meanwhile, applying it is a conflict.
+
+    It would make another one else, and a Deployment with one replica, since its manifest leaves them out.
+    """
+    if item is None:
+        return manifest
+    return {**manifest, "metadata": {**manifest["metadata"], "uid": item["metadata"]["uid"]}}
 
 
 def _is_ours(item: Object, rag: RAGService) -> bool:

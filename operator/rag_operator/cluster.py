@@ -43,7 +43,6 @@ DEPLOYMENT = Kind("apps/v1", "Deployment", "deployments")
 SECRET = Kind("v1", "Secret", "secrets")
 POD = Kind("v1", "Pod", "pods")
 HPA = Kind("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
-LEASE = Kind("coordination.k8s.io/v1", "Lease", "leases")
 EVENT = Kind("events.k8s.io/v1", "Event", "events")
 POD_METRICS = Kind("metrics.k8s.io/v1beta1", "PodMetrics", "pods")
 
@@ -137,13 +136,16 @@ class Cluster:
         """All objects of a kind, in one namespace or in all, that a label selector matches."""
         return [item async for item in self._pages(kind, namespace, labels)]
 
-    async def apply(self, kind: Kind, manifest: Manifest, *, manager: str = MANAGER, force: bool = True) -> Object:
-        """Server-side apply; returns the object as it then is. `force` takes fields over from other managers."""
+    async def apply(self, kind: Kind, manifest: Manifest, *, manager: str = MANAGER) -> Object:
+        """Server-side apply, which takes fields over from other managers; returns the object as it then is.
+
+        With a `uid` in the manifest: status 409 when there is no such object, or another of its name.
+        """
         metadata = manifest["metadata"]
         return await self._request(
             "PATCH",
             kind.path(metadata["namespace"], metadata["name"]),
-            query={"fieldManager": manager, "force": str(force).lower()},
+            query={"fieldManager": manager, "force": "true"},
             body=manifest,
             content_type="application/apply-patch+yaml",
         )
@@ -162,11 +164,6 @@ class Cluster:
     async def create(self, kind: Kind, manifest: Manifest) -> Object:
         """Create an object; status 409 when it exists."""
         return await self._request("POST", kind.path(manifest["metadata"]["namespace"]), body=manifest)
-
-    async def replace(self, kind: Kind, manifest: Manifest) -> Object:
-        """Replace an object; status 409 when it is not the version that the manifest was read from."""
-        metadata = manifest["metadata"]
-        return await self._request("PUT", kind.path(metadata["namespace"], metadata["name"]), body=manifest)
 
     async def delete(self, kind: Kind, item: Object) -> None:
         """Delete this very object, and what it owns in the background; one that is gone already is fine."""
@@ -190,15 +187,6 @@ class Cluster:
             body={"spec": {"replicas": replicas}},
             content_type="application/merge-patch+json",
         )
-
-    async def has_resource_metrics(self, namespace: str, labels: str) -> bool:
-        """Whether `metrics.k8s.io` knows a pod that the selector matches."""
-        try:
-            return bool(await self.list(POD_METRICS, namespace, labels))
-        except ClusterError as error:
-            if error.status in {403, 404, 503}:
-                return False
-            raise
 
     async def _pages(self, kind: Kind, namespace: str | None, labels: str | None) -> AsyncIterator[Object]:
         query = {"limit": str(PAGE)} | ({"labelSelector": labels} if labels else {})

@@ -92,8 +92,7 @@ class Handlers:
 
     async def _rag_service(self, event: kopf.RawEvent, **_: Any) -> None:
         item: Object = dict(event["object"])
-        if event["type"] != "DELETED":
-            self.freshness.saw(item)
+        self.freshness.saw(item)
         # The status is our own writing: whoever reconciles because of it never stops.
         if self._changed(event["type"], item, json.dumps(item["metadata"].get("generation"))):
             self._add(Key(item["metadata"]["namespace"], item["metadata"]["name"]))

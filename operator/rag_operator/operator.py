@@ -14,6 +14,7 @@ from rag_operator.handlers import Handlers
 from rag_operator.metrics import Metrics
 from rag_operator.reconcile import Reconciler
 from rag_operator.record import Key, Records
+from rag_operator.resource_metrics import ResourceMetrics
 from rag_operator.scaling.observe import Scraper
 from rag_operator.settings import Settings
 from rag_operator.workqueue import WorkQueue
@@ -35,7 +36,10 @@ class Operator:
         self._records: Records = {}
         self._metrics = Metrics(self._records)
         self._queue: WorkQueue[Key] = WorkQueue(self._reconcile)
-        self._reconciler = Reconciler(cluster, self._records, settings.images, Recorder(cluster))
+        self._resource_metrics = ResourceMetrics(cluster, self._queue.add)
+        self._reconciler = Reconciler(
+            cluster, self._records, settings.images, Recorder(cluster), self._resource_metrics
+        )
         self._scraper = Scraper(timeout=settings.scrape_timeout)
         self._autoscaler = Autoscaler(self._records, self._scraper, self._queue.add, period=settings.scrape_period)
         self._handlers = Handlers(cluster, self._queue.add)
@@ -50,8 +54,14 @@ class Operator:
         server = await probes.serve(port, self._ill, self._not_ready, self._metrics.registry)
         try:
             await self._wait_for_the_crd()
+            await self._resource_metrics.look()
             async with asyncio.TaskGroup() as group:
-                others = (self._queue.run(self._settings.workers), self._autoscaler.run(), self._sweep())
+                others = (
+                    self._queue.run(self._settings.workers),
+                    self._autoscaler.run(),
+                    self._resource_metrics.run(),
+                    self._sweep(),
+                )
                 tasks = [group.create_task(other) for other in others]
                 group.create_task(self._handlers.run())
                 await self._handlers.stopping.wait()

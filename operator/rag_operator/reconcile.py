@@ -15,7 +15,7 @@ from rag_operator import pods, status
 from rag_operator.api import conditions
 from rag_operator.api.conditions import ConditionType
 from rag_operator.api.v1alpha1 import API_VERSION, KIND, Condition, ConditionStatus, RAGService, RAGServiceStatus
-from rag_operator.children import Children, NameTakenError
+from rag_operator.children import Children, LeftOverError, NameTakenError
 from rag_operator.cluster import DEPLOYMENT, RAG_SERVICE, SECRET, Cluster, ClusterError, Object
 from rag_operator.desired import names, redis
 from rag_operator.desired.manifests import Inputs, manifests
@@ -23,6 +23,7 @@ from rag_operator.desired.names import Component
 from rag_operator.events import Recorder
 from rag_operator.pods import Trouble
 from rag_operator.record import Key, Record, Records, Scaling
+from rag_operator.resource_metrics import ResourceMetrics
 from rag_operator.scaling import actuate
 from rag_operator.scaling.plan import Goal, State
 from rag_operator.status import Images, Observed
@@ -32,8 +33,6 @@ log = logging.getLogger(__name__)
 
 # Seconds between two writes of a status of which only numbers changed.
 STATUS_PERIOD = 60.0
-# Seconds for which the answer is remembered whether resource metrics work.
-METRICS_PERIOD = 30.0
 # Seconds after which a RAGService that is not ready is looked at again: a failing probe shows only in time passed.
 LOOK_AGAIN = 10.0
 # Failures in a row after which a fault that may pass by itself is told in the status.
@@ -43,12 +42,20 @@ PATIENCE = 3
 class Reconciler:
     """Makes what a RAGService says true."""
 
-    def __init__(self, cluster: Cluster, records: Records, defaults: Images, events: Recorder) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        records: Records,
+        defaults: Images,
+        events: Recorder,
+        resource_metrics: ResourceMetrics,
+    ) -> None:
         """`defaults`: the images where neither spec nor status names one."""
         self._cluster = cluster
         self._records = records
         self._defaults = defaults
         self._events = events
+        self._resource_metrics = resource_metrics
 
     async def reconcile(self, key: Key) -> float | None:
         """Reconcile one RAGService; returns the seconds after which to look again although nothing may happen.
@@ -105,7 +112,7 @@ class Reconciler:
             hpa=actuate.bounds(
                 scaling.required,
                 rag.spec.scaling,
-                resource_metrics=await self._has_resource_metrics(rag, record),
+                resource_metrics=self._resource_metrics.know(Key(rag.metadata.namespace, rag.metadata.name)),
             ),
         )
         failure = await children.apply(manifests(rag, inputs), record.applied, scaling.required)
@@ -142,15 +149,6 @@ class Reconciler:
         record.scaling.goal = goal
         return record.scaling
 
-    async def _has_resource_metrics(self, rag: RAGService, record: Record) -> bool:
-        now = time.monotonic()
-        if record.resource_metrics is None or now - record.resource_metrics[0] > METRICS_PERIOD:
-            selector = names.selector(rag, Component.RERANKER)
-            labels = ",".join(f"{label}={value}" for label, value in selector.items())
-            works = await self._cluster.has_resource_metrics(rag.metadata.namespace, labels)
-            record.resource_metrics = (now, works)
-        return record.resource_metrics[1]
-
     @staticmethod
     async def _password(rag: RAGService, record: Record, children: Children) -> str:
         """The password in the Secret; where there is none, the last one known, or a new one."""
@@ -166,7 +164,7 @@ class Reconciler:
             return
         log.warning("%s/%s: %s", metadata["namespace"], metadata["name"], message)
         told = [one.model_dump(mode="json", by_alias=True, exclude_none=True) for one in new]
-        await self._write_status(metadata["namespace"], metadata["name"], body.get("status", {}) | {"conditions": told})
+        await self._write_status(metadata, body.get("status", {}) | {"conditions": told})
 
     async def _write(self, rag: RAGService, record: Record, new: RAGServiceStatus) -> RAGService:
         """Write the status if it says something new, or the numbers in it are old. Returns the RAGService with it."""
@@ -175,13 +173,14 @@ class Reconciler:
             return rag
         if new != rag.status:
             told = new.model_dump(mode="json", by_alias=True, exclude_none=True)
-            await self._write_status(rag.metadata.namespace, rag.metadata.name, told)
+            await self._write_status(rag.metadata.model_dump(), told)
             await self._tell(rag, new)
         record.status_checked, record.told = time.monotonic(), new.scaling
         return rag.model_copy(update={"status": new})
 
-    async def _write_status(self, namespace: str, name: str, told: dict[str, Any]) -> None:
-        metadata = {"name": name, "namespace": namespace}
+    async def _write_status(self, of: dict[str, Any], told: dict[str, Any]) -> None:
+        # With the uid: another one of that name must not get it.
+        metadata = {key: of[key] for key in ("name", "namespace", "uid")}
         manifest = {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "status": told}
         await self._cluster.apply_status(RAG_SERVICE, manifest)
 
@@ -202,6 +201,8 @@ class Reconciler:
 def _trouble(failure: Exception | None) -> Trouble | None:
     if failure is None:
         return None
+    if isinstance(failure, LeftOverError):
+        return Trouble("Progressing", str(failure))
     return Trouble("NameTaken" if isinstance(failure, NameTakenError) else "ApplyFailed", str(failure))
 
 

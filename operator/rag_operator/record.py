@@ -47,8 +47,6 @@ class Record:
     """Redis' password, so that a deleted Secret comes back as it was."""
     applied: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
     """(kind, name) -> digests of the manifest and of the object after it was applied."""
-    resource_metrics: tuple[float, bool] | None = None
-    """When it was asked whether resource metrics work, and the answer."""
     status_checked: float = float("-inf")
     """When the status was last known to be up to date with every number, on the monotonic clock."""
     told: ScalingStatus | None = None
