@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from rag_operator.scaling.observe import Target
+from rag_operator.scaling.target import Target
 
 Pod = dict[str, Any]
 

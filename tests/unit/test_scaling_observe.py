@@ -8,7 +8,8 @@ import pytest
 from aiohttp import web
 
 from rag_operator.scaling import observe
-from rag_operator.scaling.observe import MAX_BYTES, Scraper, Target
+from rag_operator.scaling.observe import MAX_BYTES, Scraper
+from rag_operator.scaling.target import Target
 from rag_service.contract import load
 from tests.scaling_world import report
 

@@ -4,12 +4,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 
 import aiohttp
 import pydantic
 
 from rag_operator.scaling.estimate import Sample
+from rag_operator.scaling.target import Target
 from rag_service.contract import load
 from rag_service.contract.load import LoadReport
 from rag_service.contract.settings import PORT
@@ -18,15 +18,6 @@ log = logging.getLogger(__name__)
 
 # A report is some 2 kB; more than this is not one.
 MAX_BYTES = 64 * 1024
-
-
-@dataclass(frozen=True)
-class Target:
-    """A pod that runs."""
-
-    pod: str
-    address: str
-    ready: bool
 
 
 class Scraper:
