@@ -1,11 +1,11 @@
 """The pipeline: cache, score what is missing, store, rank."""
 
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
 from rag_service.cache import Cache
+from rag_service.canonical import canonical
 from rag_service.contract.wire import Document, Rank, RerankRequest
 from rag_service.engine.engine import Engine
 from rag_service.engine.rankers import Ranker
@@ -49,8 +49,8 @@ class Reranker:
         if (ranker := self.rankers.get(name)) is None:
             raise UnknownModelError(name, list(self.rankers))
         # Canonically equal texts are the same text: one spelling is both what is scored and what is looked up.
-        query = unicodedata.normalize("NFC", request.query)
-        texts = [unicodedata.normalize("NFC", _text(candidate)) for candidate in request.texts]
+        query = canonical(request.query)
+        texts = [canonical(_text(candidate)) for candidate in request.texts]
         if not request.truncate:
             await self.engine.check(ranker, query, texts)
         scores, hits, seconds = await self._scores(ranker, query, texts)
