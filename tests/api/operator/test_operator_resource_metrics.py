@@ -42,13 +42,16 @@ async def test_the_bounds_follow_as_resource_metrics_come_and_go(
     await api.make(scaling={"minReplicas": 2, "maxReplicas": 6})
 
     async def hpa() -> Object:
-        return (await api.get(HPA, api.namespace, "faq-reranker") or {}).get("spec", {})
+        found = await api.get(HPA, api.namespace, "faq-reranker")
+        assert found is not None
+        return dict(found["spec"])
 
     async def ready() -> bool:
-        return (await api.condition("Ready")).get("status") == "True"
+        return bool((await api.condition("Ready")).get("status") == "True")
 
     await eventually(ready, "a service")
-    assert ((await hpa())["minReplicas"], (await hpa())["maxReplicas"]) == (2, 2)
+    spec = await hpa()
+    assert (spec["minReplicas"], spec["maxReplicas"]) == (2, 2)
     try:
         kubectl("apply", "-f", "-", stdin=json.dumps(METRICS_API)).check_returncode()
         pod, *_ = await api.list(POD, api.namespace, "app.kubernetes.io/component=reranker")
