@@ -15,6 +15,7 @@ from rag_service.engine.tokens import TooLongError
 from rag_service.rerank import UnknownModelError
 
 SHOWN = 3  # errors of one request that its answer lists
+MOST = 500  # characters of an error: names that the request made up may be part of it
 BROKEN = "Invalid JSON: "  # how pydantic begins to say so
 
 
@@ -30,7 +31,8 @@ class RefusedError(Exception):
 
     def response(self) -> Response:
         """The refusal in HTTP."""
-        body = Problem(error=self.text, error_type=self.kind).model_dump_json()
+        text = self.text if len(self.text) <= MOST else f"{self.text[:MOST]}…"
+        body = Problem(error=text, error_type=self.kind).model_dump_json()
         return Response(body, self.status, self.headers, "application/json")
 
 

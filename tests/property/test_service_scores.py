@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from rag_service.engine import rankers
 from rag_service.engine.engine import Engine
 from rag_service.engine.pending import padded
+from rag_service.engine.tokens import Tokeniser
 from rag_service.models.prepare import prepare
 from tests import models
 
@@ -26,6 +27,21 @@ def ranker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     root = tmp_path_factory.mktemp("model")
     prepared = prepare(f"file://{request.param(root / 'source', seed=5)}", root / "prepared")
     return rankers.load(root / "prepared", prepared)
+
+
+READ = st.text("ab é,İ字", max_size=20)
+
+
+@given(READ, st.integers(0, 30), READ, READ)
+def test_of_a_long_query_only_what_the_model_reads_meets_the_documents(
+    tmp_path_factory: pytest.TempPathFactory, word: str, times: int, end: str, document: str
+) -> None:
+    tokenizer = models.tokenizer([*models.SPECIAL, "a", "b", "##a", "##b", "##ab", "aab", "##ba", "e", "i", "字", ","])
+    path = tmp_path_factory.getbasetemp() / "tokenizer.json"
+    tokenizer.save(str(path))
+    tokeniser = Tokeniser(path, 16)
+    query = word * times + end
+    assert tokeniser([(tokeniser.readable(query), document)]) == tokeniser([(query, document)])
 
 
 def alone(ranker: rankers.Ranker, query: str, document: str) -> float:

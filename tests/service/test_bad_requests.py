@@ -65,6 +65,8 @@ BODIES: dict[str, tuple[bytes, int, str]] = {
     ),
     "a flag as text": (ask(truncate="yes"), 422, "truncate: Input should be a valid boolean"),
     "an unknown model": (ask(model="gpt"), 404, "only best, light, cosine"),
+    "a model of a long name": (ask(model="m" * 100_000), 404, "there is no model 'mmm"),
+    "an unknown field of a long name": (ask(**{"f" * 100_000: 1}), 422, "fff"),
     "an empty model": (ask(model=""), 404, "only best, light, cosine"),
     "too many documents": (ask(texts=["a"] * 51), 422, "51 documents, at most 50"),
     "a long document": (ask(texts=["a", "b" * 20_001]), 422, "texts[1]: 20001 characters, at most 20000"),

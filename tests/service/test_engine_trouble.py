@@ -54,6 +54,8 @@ def test_a_batch_that_fails_fails_its_requests_alone(service: InProcess) -> None
     service.gate.errors = [RuntimeError("the runtime ran out of something")]
     failed = service.rerank("q", ["a"])
     assert (failed.status_code, failed.json()["error_type"]) == (503, "Backend")
+    tokens = service.load()["tokens"]
+    assert (tokens["offered"], tokens["scored"]) == (len("[q]a]"), 0)  # work that failed is no speed
     assert service.rerank("q", ["a"]).status_code == 200
     assert service.client.get("/readyz").status_code == 200
 

@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 from rag_service.__main__ import main
 from rag_service.engine import rankers
 from rag_service.engine.pending import padded
+from rag_service.engine.tokens import TooLongError
 from rag_service.models import ModelError, manifest
 from rag_service.models.prepare import find, prepare
 from rag_service.models.source import locate
@@ -267,3 +268,13 @@ def test_a_published_graph_is_served_as_it_is(tmp_path: Path) -> None:
     ranker = loaded(f"file://{source}", tmp_path)
     assert ranker.manifest.recipe.graph == "published"
     assert ranker.scores(rows(ranker, "a", ["b"])) == [pytest.approx(LOGITS["a", "b"], abs=2e-5)]
+
+
+def test_a_long_query_is_not_read_whole_with_each_of_many_documents(tmp_path: Path) -> None:
+    """Read whole, this one would be a hundred million tokens."""
+    ranker = loaded(f"file://{models.cross_encoder(tmp_path / 'model')}", tmp_path)
+    inputs = ranker.encode("a b " * 25_000, ["c"] * 2_000)
+    assert {len(tokens.ids) for tokens in inputs} == {models.POSITIONS}
+    with pytest.raises(TooLongError) as refused:
+        ranker.encode("a b " * 25_000, ["c"], cut=False)
+    assert refused.value.positions == [0]

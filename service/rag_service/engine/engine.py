@@ -172,8 +172,9 @@ class Engine:
                 failures = failures + 1 if error else 0
                 with self._changed:
                     self.work.busy[number] += perf_counter() - began
-                    self.work.scored += sum(len(tokens.ids) for tokens in inputs)
                     self.work.batches += 1
+                    if not error:
+                        self.work.scored += sum(len(tokens.ids) for tokens in inputs)
                 self._loop.call_soon_threadsafe(self._deliver, batch, began, rows, error)
                 if failures == FAILURES:
                     raise EngineDownError(f"{failures} batches in a row failed")

@@ -42,6 +42,8 @@ class CrossEncoder:
 
     def encode(self, query: str, documents: Sequence[str], cut: bool = True) -> list[Tokens]:
         """See `Ranker`."""
+        # The query is read again with each document: a thousand times to the end of a long one would take minutes.
+        query = self._tokeniser.readable(query)
         return self._tokeniser([(query, document) for document in documents], cut)
 
     def scores(self, rows: NDArray[np.float32]) -> list[float]:

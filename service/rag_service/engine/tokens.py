@@ -45,3 +45,10 @@ class Tokeniser:
         if not cut and (long := [number for number, encoding in enumerate(encodings) if encoding.overflowing]):
             raise TooLongError(long, self.limit)
         return [Tokens(encoding.ids, encoding.type_ids) for encoding in encodings]
+
+    def readable(self, text: str) -> str:
+        """The part of a text that the model can read: every input that the text begins has the same tokens with it."""
+        if len(text) <= self.limit:
+            return text
+        tokens = self._tokenizer.encode(text, add_special_tokens=False)
+        return text[: tokens.offsets[-1][1]] if tokens.overflowing else text
