@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from rag_operator.api.v1alpha1 import ScalingStatus
 from rag_operator.scaling.estimate import Estimate, Memory
-from rag_operator.scaling.target import Target
 from rag_operator.scaling.plan import Decision, Goal, State
+from rag_operator.scaling.target import Target
 
 
 class Key(NamedTuple):

@@ -1,6 +1,7 @@
 """What the plan does in the life of a service, on simulated time, one sentence a step."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -13,8 +14,16 @@ ONE_POD = 10_000.0
 def test_an_idle_service_runs_the_minimum() -> None:
     world = World().run(360, tokens=0)
     assert world.required == GOAL.min_replicas
-    assert "0 tokens/s arrive" in world.decision.reason
+    assert (
+        world.decision.reason == "1 replica is kept, as scaling.minReplicas asks: nothing arrives that has to be scored"
+    )
     assert world.decision.limits == ("scaling.minReplicas",)
+
+
+def test_a_minimum_above_the_need_is_said_to_be_what_keeps_the_replicas() -> None:
+    world = World(pods=3, goal=replace(GOAL, min_replicas=3)).run(360, tokens=0.3 * ONE_POD)
+    assert world.required == 3
+    assert world.decision.reason.startswith("3 replicas are kept, as scaling.minReplicas asks: 3000 tokens/s arrive")
 
 
 def test_work_is_spread_so_that_pods_are_seventy_percent_busy() -> None:

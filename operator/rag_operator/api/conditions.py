@@ -33,12 +33,13 @@ class ConditionType(StrEnum):
 
     RECONCILED = "Reconciled"
     """Every object was applied. False: `ApplyFailed` (the API server refused one: which, and why), `NameTaken` (an
-    object of that name belongs to somebody else), `InvalidSpec` (this version of the operator can't read the spec)."""
+    object of that name belongs to somebody else), `Progressing` (one of an earlier RAGService of the name is still
+    being removed), `InvalidSpec` (this version of the operator can't read the spec)."""
 
     RERANKER_AVAILABLE = "RerankerAvailable"
     """At least minReplicas reranker pods answer. False: `Progressing` (they start), or what a pod says:
     `ImagePullFailed`, `ContainerFailed` (with the exit code and the last words), `OutOfMemory`, `Unschedulable`,
-    `ProbeFailed`; the message names the pod and the next step."""
+    `ProbeFailed`; the message names the pod and the next step. `PodsRefused`: no pod may be made (quota, policy)."""
 
     REDIS_AVAILABLE = "RedisAvailable"
     """The pod of Redis is ready. False: reasons as of `RerankerAvailable`. Requests go on without the cache."""

@@ -87,7 +87,9 @@ def plan(state: State, estimate: Estimate, goal: Goal, now: float) -> tuple[Deci
     unbounded = max(_ceil(need), min(state.required, _ceil(needs[0][1] * HYSTERESIS)))
     required = goal.clamp(unbounded)
     limits = _limits(unbounded, goal)
-    reason = _reason(terms, estimate, goal, required, peak=needs[0][1]) + "".join(f"; limited by {x}" for x in limits)
+    reason = _reason(terms, estimate, goal, required, peak=needs[0][1])
+    if unbounded > goal.max_replicas:
+        reason += "; limited by scaling.maxReplicas"
     return Decision(required, reason, terms, limits), State(required, needs)
 
 
@@ -135,14 +137,22 @@ def _reason(terms: dict[str, float], estimate: Estimate, goal: Goal, required: i
         return f"{_replicas(need)} kept: {_unknown(estimate)}"
     if _ceil(need) < required and required > goal.min_replicas:
         return f"{_replicas(required)} kept: {peak:.1f} were needed within the last {goal.scale_down_window:.0f}s"
+    if _ceil(need) < goal.min_replicas:
+        return f"{_replicas(required)} kept, as scaling.minReplicas asks: {_work(estimate)}"
     if term == "latency":
         return (
             f"{_replicas(need)} needed: answers take {latency(estimate):.2f}s, the objective is "
             f"{goal.slo_p95:.2f}s, and {estimate.observed} pods are {estimate.utilization or 0:.0%} busy"
         )
+    return f"{_replicas(need)} needed: {_work(estimate)}"
+
+
+def _work(estimate: Estimate) -> str:
+    if not estimate.offered and not estimate.backlog:
+        return "nothing arrives that has to be scored"
     return (
-        f"{_replicas(need)} needed: {estimate.offered:.0f} tokens/s arrive and {estimate.backlog:.0f} tokens "
-        f"wait, a pod scores {estimate.capacity or 0:.0f} tokens/s"
+        f"{estimate.offered:.0f} tokens/s arrive and {estimate.backlog:.0f} tokens wait, "
+        f"a pod scores {estimate.capacity or 0:.0f} tokens/s"
     )
 
 
