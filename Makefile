@@ -45,9 +45,11 @@ $(VENV)/ready: pyproject.toml requirements/dev.txt requirements/model.txt
 # Pins every requirement anew, with hashes and without any index's address.
 requirements: $(VENV)/ready
 	$(BIN)/pip install --quiet uv
-	for extra in operator service loadtest dev; do \
+	for extras in operator service loadtest dev "export service"; do \
+		set -- $$extras; \
 		$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
-			--extra $$extra pyproject.toml -o requirements/$$extra.txt || exit 1; done
+			$$(printf -- "--extra %s " $$extras) pyproject.toml -o requirements/$$1.txt || exit 1; \
+	done
 
 # The CRD is generated from the types; a test fails while the two differ.
 crd: $(VENV)/ready
