@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from safetensors.numpy import load_file, save_file
 
@@ -259,15 +260,40 @@ def test_preparing_again_replaces_what_was_prepared(tmp_path: Path) -> None:
     assert manifest.read(tmp_path / "out") == again
 
 
-def test_a_published_graph_is_served_as_it_is(tmp_path: Path) -> None:
-    source = models.cross_encoder(tmp_path / "model", seed=7)
-    prepare(f"file://{source}", tmp_path / "made")
+def published(root: Path) -> Path:
+    """A model with a graph of its own, whose large tensors lie beside it."""
+    source = models.cross_encoder(root / "model", seed=7)
+    prepare(f"file://{source}", root / "made")
     (source / "model.safetensors").unlink()
-    for file in (tmp_path / "made").glob("model.onnx*"):
+    for file in (root / "made").glob("model.onnx*"):
         file.rename(source / file.name)
-    ranker = loaded(f"file://{source}", tmp_path)
+    return source
+
+
+def test_a_published_graph_is_served_as_it_is(tmp_path: Path) -> None:
+    ranker = loaded(f"file://{published(tmp_path)}", tmp_path)
     assert ranker.manifest.recipe.graph == "published"
     assert ranker.scores(rows(ranker, "a", ["b"])) == [pytest.approx(LOGITS["a", "b"], abs=2e-5)]
+
+
+def test_tensors_beside_a_published_graph_are_part_of_its_fingerprint(tmp_path: Path) -> None:
+    source = published(tmp_path)
+    before = prepare(f"file://{source}", tmp_path / "before").fingerprint
+    tensors_ = source / "model.onnx.data"
+    tensors_.write_bytes(bytes(tensors_.stat().st_size))
+    assert prepare(f"file://{source}", tmp_path / "after").fingerprint != before
+
+
+def test_a_published_graph_with_two_labels_is_refused_before_it_serves(tmp_path: Path) -> None:
+    source = published(tmp_path)
+    graph = onnx.load(source / "model.onnx")
+    (last,) = (node for node in graph.graph.node if node.output[0] == "logits")
+    twice = onnx.helper.make_node("Concat", [last.input[0]] * 2, ["logits"], axis=1)
+    last.CopyFrom(twice)
+    graph.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 2
+    onnx.save_model(graph, source / "model.onnx")
+    with pytest.raises(ModelError, match="one label, this model has 2"):
+        loaded(f"file://{source}", tmp_path)
 
 
 def test_a_long_query_is_not_read_whole_with_each_of_many_documents(tmp_path: Path) -> None:

@@ -91,7 +91,9 @@ def load(directory: Path, manifest: Manifest) -> Ranker:
     made = kind(manifest, tokeniser, OnnxBackend(directory))
     inputs = made.encode("query", ["document"])
     try:
-        made.backend.run(inputs, padded(max(len(tokens.ids) for tokens in inputs)))
+        rows = made.backend.run(inputs, padded(max(len(tokens.ids) for tokens in inputs)))
     except Exception as error:
         raise ModelError(f"{manifest.uri} does not run: {str(error).splitlines()[0]}") from error
+    if kind is CrossEncoder and rows.shape != (1, 1):
+        raise ModelError(f"{manifest.uri}: a cross-encoder has one label, this model has {rows.shape[-1]}")
     return made

@@ -52,7 +52,10 @@ def read(directory: Path) -> Manifest | None:
         raise ModelError(f"{path} is not a manifest of this version: prepare the model again") from error
 
 
-def digest(path: Path) -> str:
-    """Digest of a file, 64 hexadecimal digits. Raises OSError when it cannot be read."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def digest(*paths: Path) -> str:
+    """Digest of what files hold, one after the other, 64 hexadecimal digits. Raises OSError when one cannot be read."""
+    whole = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            hashlib.file_digest(file, lambda: whole)
+    return whole.hexdigest()

@@ -8,7 +8,7 @@ import importlib.util
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rag_service.models import ModelError, manifest
@@ -69,7 +69,7 @@ def recipe(source: Source) -> Recipe:
     try:
         return Recipe(
             kind=source.kind,
-            weights=digest(source.weights),
+            weights=digest(*_weights(source)),
             config=digest(source.config_file),
             tokenizer=digest(source.tokenizer),
             max_tokens=source.max_tokens,
@@ -79,9 +79,14 @@ def recipe(source: Source) -> Recipe:
         raise ModelError(f"{source.uri}: cannot be read: {error}") from error
 
 
+def _weights(source: Source) -> Sequence[Path]:
+    """The files that hold the weights; of a published graph, large tensors lie in others beside it."""
+    return sorted(source.weights.parent.glob(f"{GRAPH}*")) if source.weights.name == GRAPH else [source.weights]
+
+
 def _graph(source: Source, path: Path) -> None:
     if source.weights.name == GRAPH:
-        for file in source.weights.parent.glob(f"{GRAPH}*"):  # large tensors lie in files beside the graph
+        for file in _weights(source):
             shutil.copyfile(file, path.with_name(file.name))
         return
     for library in ("onnx", "safetensors"):
