@@ -10,6 +10,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from rag_service.contract.settings import ServiceSettings
+from rag_service.protocol import Protocol
 from rag_service.watch import Drain
 
 KEEP_ALIVE = 75  # seconds; longer than the proxies in front keep theirs, or they would meet closed connections
@@ -54,6 +55,7 @@ def run(app: FastAPI, settings: ServiceSettings, drain: Drain, host: str, port: 
         host=host,
         port=port,
         lifespan="on",
+        http=Protocol,
         ws="none",
         log_config=None,
         access_log=False,
