@@ -49,10 +49,11 @@ class Demo:
             self.build()
         with self.step("Start a cluster with one real node"):
             self.call("up", "devcluster", "up", "--nodes=1", f"--name={self.name}")
-            self.call("images", "devcluster", "images", f"--name={self.name}")
+            built = self.call("load", "devcluster", "images", f"--name={self.name}")
         with self.step("helm install ragservice ."):
-            self.install()
+            self.install(build=re.findall(r"/operator-(\w+)\.tar", built)[-1])
         with self.step(f"kubectl apply -f {RESOURCE}"):
+            self.kubectl("delete", "-f", RESOURCE, "--ignore-not-found")  # with replicas and cache of an earlier demo
             self.kubectl("apply", "-f", RESOURCE)
             self.kubectl("wait", "ragservice/faq", "--for=condition=Ready", "--timeout=180s")
         with self.step("Ask it to rank eight entries of the FAQ, twice"):
@@ -80,13 +81,13 @@ class Demo:
             for task in tasks:
                 task.result()
 
-    def install(self) -> None:
-        """The chart, with the images that were built here."""
+    def install(self, build: str) -> None:
+        """The chart, with the images that were built here; a new `build` under the same tag is a new pod."""
         self.with_cluster(
             "helm",
             *("helm", "upgrade", "--install", "ragservice", ".", "--namespace=ragservice-system", "--create-namespace"),
             *(f"--set={value}={image}" for value, image in IMAGES.items()),
-            *("--wait", "--timeout=120s"),
+            *(f"--set-string=operator.podAnnotations.build={build}", "--wait", "--timeout=120s"),
         )
 
     def ask(self) -> None:
