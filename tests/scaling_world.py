@@ -89,6 +89,7 @@ class World:
         self._serial = pods
         self._starting: list[float] = []
         self.hit_rate = 0.0
+        self.unready: set[str] = set()
         self.memory = Memory()
         self.state = State.start(pods, self.now)
         self.estimate = Estimate(pods=pods, reporting=0, observed=0)
@@ -134,7 +135,7 @@ class World:
         scraped = {
             name: Sample(self.now, pod.report(self.now)) if pod.answering else None for name, pod in self.pods.items()
         }
-        self.memory = estimate.remember(self.memory, scraped, set(self.pods))
+        self.memory = estimate.remember(self.memory, scraped, set(self.pods) - self.unready)
         self.estimate = estimate.estimate(self.memory, scraped)
         self.decision, self.state = plan(self.state, self.estimate, self.goal, self.now)
         self.history.append(self.decision.required)

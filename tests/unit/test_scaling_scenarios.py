@@ -182,6 +182,16 @@ def test_a_service_without_a_ready_pod_keeps_its_replicas() -> None:
     assert world.decision.reason == f"{before} replicas are kept: no pod is ready"
 
 
+def test_overloaded_pods_that_come_and_go_do_not_hide_the_overload() -> None:
+    """Busy pods miss a probe and come back: they are no new pods, and the load is not unknown for it."""
+    world = World(pods=5).run(60, tokens=3 * ONE_POD)
+    assert world.required == 5
+    for step in range(12):
+        world.unready = {f"pod-{step % 5}"}
+        world.run(5, tokens=6 * ONE_POD)
+    assert world.required > 8
+
+
 def test_a_slow_service_with_idle_pods_is_not_given_more_pods() -> None:
     """Answers are slow (say, Redis is), but the pods are not busy: more of them would not help."""
     world = World(pods=2)

@@ -5,7 +5,8 @@ their `uptime`. Everything that is not such a difference is set aside: a pod's f
 counters that run backwards. A pod set aside counts as not observed, and the plan never shrinks on partial knowledge.
 
 When pods join, the load spreads anew, and what was measured before says nothing about now: an old pod's overload plus
-the new pods' share would count the same work twice. So all windows begin again then.
+the new pods' share would count the same work twice. So all windows begin again then. A pod that missed a probe and
+comes back is not new: busy pods do that, and an overload must not hide behind it.
 """
 
 import math
@@ -78,6 +79,8 @@ class Memory:
     samples: Mapping[str, tuple[Sample, ...]] = field(default_factory=dict)
     speed: Speed = Speed()
     ready: frozenset[str] = frozenset()
+    served: frozenset[str] = frozenset()
+    """The pods that run and are ready now, or were: what comes back is not new."""
 
 
 @dataclass(frozen=True)
@@ -188,9 +191,9 @@ def remember(memory: Memory, scraped: Mapping[str, Sample | None], ready: Collec
         tokens=sum(weight * change.scored for weight, change in zip(weights, fresh, strict=True)),
         busy=sum(weight * change.busy for weight, change in zip(weights, fresh, strict=True)),
     )
-    if len(set(ready) - memory.ready) > SPREAD * len(ready):
+    if len(set(ready) - memory.served) > SPREAD * len(ready):
         samples = {pod: track[-1:] for pod, track in samples.items()}
-    return Memory(samples, speed, frozenset(ready))
+    return Memory(samples, speed, frozenset(ready), memory.served.intersection(scraped).union(ready))
 
 
 def estimate(memory: Memory, scraped: Mapping[str, Sample | None]) -> Estimate:
