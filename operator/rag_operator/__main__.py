@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from rag_operator import settings
 from rag_operator.cluster import Cluster, ConfigError
+from rag_operator.lease import LeaseLostError
 from rag_operator.operator import Operator
 
 PORT = 8080
@@ -30,6 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ConfigError, OSError) as error:
         print(f"rag-operator: {error}", file=sys.stderr)
         return 2
+    except LeaseLostError as error:
+        logging.error("the operator stops: %s", error)
+        return 1
     except Exception:
         logging.exception("the operator stops")
         return 1

@@ -43,6 +43,7 @@ DEPLOYMENT = Kind("apps/v1", "Deployment", "deployments")
 SECRET = Kind("v1", "Secret", "secrets")
 POD = Kind("v1", "Pod", "pods")
 HPA = Kind("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
+LEASE = Kind("coordination.k8s.io/v1", "Lease", "leases")
 EVENT = Kind("events.k8s.io/v1", "Event", "events")
 POD_METRICS = Kind("metrics.k8s.io/v1beta1", "PodMetrics", "pods")
 
@@ -164,6 +165,11 @@ class Cluster:
     async def create(self, kind: Kind, manifest: Manifest) -> Object:
         """Create an object; status 409 when it exists."""
         return await self._request("POST", kind.path(manifest["metadata"]["namespace"]), body=manifest)
+
+    async def replace(self, kind: Kind, manifest: Manifest) -> Object:
+        """Replace an object; status 409 when it is not the version that the manifest was read from."""
+        metadata = manifest["metadata"]
+        return await self._request("PUT", kind.path(metadata["namespace"], metadata["name"]), body=manifest)
 
     async def delete(self, kind: Kind, item: Object) -> None:
         """Delete this very object, and what it owns in the background; one that is gone already is fine."""

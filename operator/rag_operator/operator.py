@@ -9,8 +9,10 @@ from typing import cast
 from rag_operator import probes
 from rag_operator.autoscaler import Autoscaler
 from rag_operator.cluster import RAG_SERVICE, Cluster, ClusterError
+from rag_operator.desired.names import MANAGER
 from rag_operator.events import Recorder
 from rag_operator.handlers import Handlers
+from rag_operator.lease import Lease, LeaseLostError
 from rag_operator.metrics import Metrics
 from rag_operator.reconcile import Reconciler
 from rag_operator.record import Key, Records
@@ -43,6 +45,10 @@ class Operator:
         self._scraper = Scraper(timeout=settings.scrape_timeout)
         self._autoscaler = Autoscaler(self._records, self._scraper, self._queue.add, period=settings.scrape_period)
         self._handlers = Handlers(cluster, self._queue.add)
+        self._lease: Lease | None = None
+        if settings.lease_namespace:
+            self._lease = Lease(cluster, settings.lease_namespace, MANAGER, settings.identity)
+        self._stands_by = self._lease is not None
         self._swept = False
 
     async def run(self, port: int) -> None:
@@ -53,23 +59,35 @@ class Operator:
             asyncio.get_running_loop().add_signal_handler(number, this.cancel)
         server = await probes.serve(port, self._ill, self._not_ready, self._metrics.registry)
         try:
-            await self._wait_for_the_crd()
-            await self._resource_metrics.look()
-            async with asyncio.TaskGroup() as group:
-                others = (
-                    self._queue.run(self._settings.workers),
-                    self._autoscaler.run(),
-                    self._resource_metrics.run(),
-                    self._sweep(),
-                )
-                tasks = [group.create_task(other) for other in others]
-                group.create_task(self._handlers.run())
-                await self._handlers.stopping.wait()
-                for task in tasks:
-                    task.cancel()
+            if self._lease:
+                await self._lease.acquire()
+                self._stands_by = False
+            await self._work()
+        except* LeaseLostError as lost:
+            raise lost.exceptions[0] from None
         finally:
+            if self._lease:
+                await self._lease.release()
             await self._scraper.close()
             await server.cleanup()
+
+    async def _work(self) -> None:
+        """Watch, reconcile and scale until told to stop, or until the Lease is lost."""
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._lease.hold())] if self._lease else []
+            await self._wait_for_the_crd()
+            await self._resource_metrics.look()
+            parts = (
+                self._queue.run(self._settings.workers),
+                self._autoscaler.run(),
+                self._resource_metrics.run(),
+                self._sweep(),
+            )
+            tasks += [group.create_task(part) for part in parts]
+            group.create_task(self._handlers.run())
+            await self._handlers.stopping.wait()
+            for task in tasks:
+                task.cancel()
 
     async def _reconcile(self, key: Key) -> float | None:
         with self._metrics.seconds.time():
@@ -123,6 +141,9 @@ class Operator:
         return None
 
     def _not_ready(self) -> str | None:
+        if self._stands_by:
+            # As ready as it can be: a rollout that waits for its turn would wait for the other to end, for ever.
+            return None
         if not self._handlers.ready.is_set():
             return "the watches have not begun"
         return None if self._swept else "nothing was listed yet"

@@ -1,5 +1,7 @@
 """The operator's settings: environment variables, as the chart sets them."""
 
+import socket
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -23,6 +25,10 @@ class Settings:
     """RAG_SCRAPE_TIMEOUT: how long a pod may take to tell its load. A duration from 100ms to 30s."""
     sweep_period: float
     """RAG_SWEEP_PERIOD: how often everything is looked at, whether or not it changed. A duration from 1s to 1h."""
+    lease_namespace: str | None
+    """RAG_LEASE_NAMESPACE: where the Lease is for which several operators compete; without it this one works alone."""
+    identity: str
+    """POD_NAME: what tells this operator from others."""
     workers: int = 8
     """Reconciliations at the same time."""
 
@@ -37,6 +43,8 @@ def read(environment: Mapping[str, str]) -> Settings:
         scrape_period=_seconds(environment, "RAG_SCRAPE_PERIOD", "5s", "1s", "1m"),
         scrape_timeout=_seconds(environment, "RAG_SCRAPE_TIMEOUT", "2s", "100ms", "30s"),
         sweep_period=_seconds(environment, "RAG_SWEEP_PERIOD", "5m", "1s", "1h"),
+        lease_namespace=environment.get("RAG_LEASE_NAMESPACE") or None,
+        identity=f"{environment.get('POD_NAME') or socket.gethostname()}_{uuid.uuid4().hex[:8]}",
     )
 
 

@@ -11,7 +11,7 @@ import aiohttp
 from aiohttp import web
 
 Fault = Callable[[web.Request], str | None]
-"""What happens to a request: an HTTP status, `drop`, `cut` (a watch, after a while), or None."""
+"""What happens to a request: an HTTP status, `drop`, `stall`, `cut` (a watch, after a while), or None."""
 
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "content-encoding", "host"}
 
@@ -65,6 +65,8 @@ class Proxy:
             self.failed[fault] = self.failed.get(fault, 0) + 1
         else:
             self.passed += 1
+        if fault == "stall":
+            await asyncio.sleep(3600)
         if fault == "drop":
             assert request.transport is not None
             request.transport.abort()
@@ -93,4 +95,6 @@ class Proxy:
             except TimeoutError:
                 assert request.transport is not None
                 request.transport.abort()
+            except (aiohttp.ClientError, ConnectionError):
+                pass  # one of the two went away
             return response
