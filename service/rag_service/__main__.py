@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,6 +50,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _serve(options: argparse.Namespace) -> None:
+    # The first process of a container hears only signals that it handles, and the server handles them once it listens.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     # What only serving needs is imported here: preparing a model does without it.
     from rag_service import app, cache, server  # noqa: PLC0415
     from rag_service.cache import pairs  # noqa: PLC0415

@@ -1,6 +1,7 @@
 """The process: how it starts, how it refuses to, how it ends."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -95,6 +96,18 @@ def test_a_server_with_prepared_models_writes_nothing(
         assert service.rerank("q", ["a"]).status_code == 200
         assert service.stop() == 0
     assert not list(home.rglob("*"))
+
+
+def test_sigterm_ends_it_before_it_listens(tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    os.mkfifo(config)
+    command = [sys.executable, "-m", "rag_service", "serve", "--config", str(config)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+        with config.open("wb"):  # as soon as the process reads its settings
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 0
+        assert process.stderr
+        assert process.stderr.read() == b""
 
 
 def test_sigterm_lets_requests_in_hand_finish(tmp_path: Path, tiny: dict[str, str]) -> None:
