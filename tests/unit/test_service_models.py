@@ -304,3 +304,12 @@ def test_a_long_query_is_not_read_whole_with_each_of_many_documents(tmp_path: Pa
     with pytest.raises(TooLongError) as refused:
         ranker.encode("a b " * 25_000, ["c"], cut=False)
     assert refused.value.positions == [0]
+
+
+@pytest.mark.parametrize("kind", [models.cross_encoder, models.bi_encoder])
+def test_each_of_many_documents_that_are_too_long_is_named(kind: Any, tmp_path: Path) -> None:
+    ranker = loaded(f"file://{kind(tmp_path / 'model')}", tmp_path)
+    documents = ["a " * (models.POSITIONS if number in {0, 7, 8, 49} else 5) for number in range(50)]
+    with pytest.raises(TooLongError) as refused:
+        ranker.encode("q", documents, cut=False)
+    assert refused.value.positions == [0, 7, 8, 49]

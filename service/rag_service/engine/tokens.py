@@ -8,6 +8,10 @@ from tokenizers import Tokenizer
 
 from rag_service.models import ModelError
 
+# Inputs in one call of the library. It keeps what it cuts, too, in a hundred bytes a token: of four megabytes of text
+# at once, a quarter of a gigabyte.
+TOGETHER = 8
+
 
 class Tokens(NamedTuple):
     """One input of a model: token numbers, and for each whether it belongs to the first (0) or second (1) text."""
@@ -41,10 +45,16 @@ class Tokeniser:
 
     def __call__(self, inputs: Sequence[str] | Sequence[tuple[str, str]], cut: bool = True) -> list[Tokens]:
         """Tokens of texts, or of pairs of texts. Raises TooLongError where something has to be cut and must not be."""
-        encodings = self._tokenizer.encode_batch_fast(inputs)
-        if not cut and (long := [number for number, encoding in enumerate(encodings) if encoding.overflowing]):
+        made: list[Tokens] = []
+        long: list[int] = []
+        for start in range(0, len(inputs), TOGETHER):
+            for encoding in self._tokenizer.encode_batch_fast(inputs[start : start + TOGETHER]):
+                if not cut and encoding.overflowing:
+                    long.append(len(made))
+                made.append(Tokens(encoding.ids, encoding.type_ids))
+        if long:
             raise TooLongError(long, self.limit)
-        return [Tokens(encoding.ids, encoding.type_ids) for encoding in encodings]
+        return made
 
     def readable(self, text: str) -> str:
         """The part of a text that the model can read: every input that the text begins has the same tokens with it."""
