@@ -62,16 +62,15 @@ class Autoscaler:
         known = bool(scaling.memory.samples)
         ready = [target.pod for target in targets if target.ready]
         scaling.memory = estimate.remember(scaling.memory, scraped, ready)
-        first = scaling.decision is None
-        if first and not known and targets:
+        if scaling.decision is None and not known and targets:
             # Loads are differences: after a start, the first reading says nothing yet.
             return
+        required, told = scaling.required, status.told_at_once(scaling)
         scaling.estimate = estimate.estimate(scaling.memory, scraped)
-        before = scaling.required
         now = time.monotonic()
         scaling.decision, scaling.state = plan.plan(scaling.state, scaling.estimate, scaling.goal, now)
-        if scaling.required != before:
-            log.info("%s: from %d to %d replicas: %s", key, before, scaling.required, scaling.decision.reason)
+        if scaling.required != required:
+            log.info("%s: from %d to %d replicas: %s", key, required, scaling.required, scaling.decision.reason)
         outdated = now - record.status_checked >= STATUS_PERIOD and status.numbers(scaling) != record.told
-        if scaling.required != before or outdated or first:
+        if status.told_at_once(scaling) != told or outdated:
             self._reconcile(key)

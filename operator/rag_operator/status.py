@@ -100,11 +100,7 @@ def build(
         (ConditionType.RERANKER_AVAILABLE, *_reranker(observed, rag.spec.scaling.min_replicas, now)),
         (ConditionType.REDIS_AVAILABLE, *_redis(observed, now)),
     ]
-    if scaling.decision and scaling.estimate:
-        verdicts += [
-            (ConditionType.SCALING_ACTIVE, *_scaling_active(scaling.estimate, scaling.decision)),
-            (ConditionType.AT_MAXIMUM, *_at_maximum(scaling.decision)),
-        ]
+    verdicts += _of_scaling(scaling)
     generation = rag.metadata.generation
     for kind, holds, reason, message in verdicts:
         told = conditions.updated(told, kind, holds, reason, message, now=now, generation=generation)
@@ -121,6 +117,11 @@ def build(
         redis_image=images.redis,
         scaling=numbers(scaling) or rag.status.scaling,
     )
+
+
+def told_at_once(scaling: Scaling) -> tuple[Any, ...]:
+    """What of a decision is worth a reconciliation when it changes: the replicas, and what the conditions say."""
+    return scaling.required, [(kind, holds) for kind, holds, *_ in _of_scaling(scaling)]
 
 
 def worth_writing(old: RAGServiceStatus, new: RAGServiceStatus) -> bool:
@@ -162,6 +163,17 @@ def _redis(observed: Observed, now: datetime) -> tuple[bool, str, str]:
     if found:
         return False, found.reason, f"{found.message}; requests are answered without the cache"
     return False, "Progressing", "Redis starts; requests are answered without the cache"
+
+
+def _of_scaling(scaling: Scaling) -> list[tuple[ConditionType, bool, str, str]]:
+    """The conditions that rest on the last decision; none before the first."""
+    decision, estimate = scaling.decision, scaling.estimate
+    if decision is None or estimate is None:
+        return []
+    return [
+        (ConditionType.SCALING_ACTIVE, *_scaling_active(estimate, decision)),
+        (ConditionType.AT_MAXIMUM, *_at_maximum(decision)),
+    ]
 
 
 def _scaling_active(estimate: Estimate, decision: Decision) -> tuple[bool, str, str]:
