@@ -60,6 +60,15 @@ def test_a_batch_that_fails_fails_its_requests_alone(service: InProcess) -> None
     assert service.client.get("/readyz").status_code == 200
 
 
+def test_one_request_cannot_make_a_replica_unhealthy(service: InProcess) -> None:
+    service.gate.errors = [RuntimeError("this text breaks it") for _ in range(3)]
+    failed = service.rerank("q", ["a" * 10, "b" * 30, "c" * 60])  # three lengths: three batches
+    assert failed.status_code == 503
+    service.gate.errors = []
+    assert service.rerank("q", ["a"]).status_code == 200
+    assert service.client.get("/readyz").status_code == 200
+
+
 def test_a_score_that_is_no_number_is_an_error_and_no_answer(service: InProcess) -> None:
     service.gate.broken = True
     assert service.rerank("q", ["a"]).json()["error_type"] == "Backend"

@@ -173,7 +173,11 @@ class Engine:
                 with self._changed:
                     self.work.busy[number] += perf_counter() - began
                     self.work.batches += 1
-                    if not error:
+                    if error:
+                        # The rest of these requests is lost as well, and must not count as further failures.
+                        for job in {job for job, _ in batch.inputs}:
+                            self._pending.drop(job)
+                    else:
                         self.work.scored += sum(len(tokens.ids) for tokens in inputs)
                 self._loop.call_soon_threadsafe(self._deliver, batch, began, rows, error)
                 if failures == FAILURES:
