@@ -173,16 +173,22 @@ class Reconciler:
             return rag
         if new != rag.status:
             told = new.model_dump(mode="json", by_alias=True, exclude_none=True)
-            await self._write_status(rag.metadata.model_dump(), told)
+            metadata = rag.metadata.model_dump(mode="json", by_alias=True)
+            version = await self._write_status(metadata, told)
             await self._tell(rag, new)
+            rag = rag.model_copy(update={"metadata": rag.metadata.model_copy(update={"resource_version": version})})
         record.status_checked, record.told = time.monotonic(), new.scaling
         return rag.model_copy(update={"status": new})
 
-    async def _write_status(self, of: dict[str, Any], told: dict[str, Any]) -> None:
-        # With the uid: another one of that name must not get it.
-        metadata = {key: of[key] for key in ("name", "namespace", "uid")}
+    async def _write_status(self, read: dict[str, Any], told: dict[str, Any]) -> str:
+        """Write the status of what was `read`, in that version: another RAGService of its name must not get it.
+
+        Returns the version that it then has.
+        """
+        metadata = {key: read[key] for key in ("name", "namespace", "resourceVersion")}
         manifest = {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "status": told}
-        await self._cluster.apply_status(RAG_SERVICE, manifest)
+        written = await self._cluster.apply_status(RAG_SERVICE, manifest)
+        return str(written["metadata"]["resourceVersion"])
 
     async def _tell(self, rag: RAGService, new: RAGServiceStatus) -> None:
         """Events for what a person wants to know of: readiness that came or went, another number of replicas."""

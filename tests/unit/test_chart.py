@@ -155,6 +155,7 @@ def test_no_right_is_a_wildcard(helm: Helm) -> None:
         ("operator.replicas=2", "at '/operator': additional properties 'replicas' not allowed"),
         ("operator.image=a b", "at '/operator/image': 'a b' does not match pattern"),
         ("operator.resources.limits.memory=1GiB", "at '/operator/resources/limits/memory': '1GiB' does not match"),
+        ("operator.resources.limits.cpu=-1", "at '/operator/resources/limits/cpu': minimum: got -1, want 0"),
         ("operator.imagePullPolicy=Sometimes", "value must be one of 'Always', 'IfNotPresent', 'Never'"),
         ("crds.enabled=maybe", "at '/crds/enabled': got string, want boolean"),
         ("crd.enabled=false", "additional properties 'crd' not allowed"),

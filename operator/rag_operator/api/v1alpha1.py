@@ -471,6 +471,7 @@ class ObjectMeta(Part):
     name: str
     namespace: str
     uid: str
+    resource_version: str = ""
     generation: int = 1
     creation_timestamp: datetime | None = None
     deletion_timestamp: datetime | None = None

@@ -5,12 +5,18 @@ from base64 import b64encode
 
 import pytest
 
+from devcluster.cluster import Cluster as Devcluster
 from rag_operator.api.v1alpha1 import API_VERSION, KIND
 from rag_operator.children import Children
-from rag_operator.cluster import DEPLOYMENT, EVENT, HPA, SECRET, ClusterError, Kind, Object
+from rag_operator.cluster import DEPLOYMENT, EVENT, HPA, RAG_SERVICE, SECRET, ClusterError, Kind, Object
 from rag_operator.desired.hpa import HpaBounds
 from rag_operator.desired.manifests import Inputs, manifests
-from rag_operator.status import read
+from rag_operator.events import Recorder
+from rag_operator.reconcile import Reconciler
+from rag_operator.record import Key
+from rag_operator.resource_metrics import ResourceMetrics
+from rag_operator.status import Images, read
+from rag_operator.workqueue import RetryError
 from tests.api.operator.client import Api, eventually
 from tests.api.operator.kubelet import Kubelet
 from tests.api.operator.process import OperatorProcess
@@ -113,3 +119,28 @@ async def test_a_deployment_that_vanishes_meanwhile_does_not_come_back_with_one_
     assert failure.retryable
     assert await (await Children.observe(api, rag)).apply(manifests(rag, inputs), {}, 4) is None
     assert await api.replicas() == 4
+
+
+class Replaced(Api):
+    """The RAGService is deleted and made again between what the operator reads and what it writes."""
+
+    async def apply_status(self, kind: Kind, manifest: Object) -> Object:
+        await self.remove(RAG_SERVICE, "faq")
+        await self.make()
+        return await super().apply_status(kind, manifest)
+
+
+async def test_the_status_of_one_that_is_gone_is_not_given_to_the_next(
+    cluster: Devcluster, api: Api, shared_operator: OperatorProcess
+) -> None:
+    if shared_operator.runs:
+        shared_operator.stop()
+    await api.make()
+    between = await Replaced.connect(cluster.environment())
+    between.namespace = api.namespace
+    images = Images("service:old", "redis:old")
+    reconciler = Reconciler(between, {}, images, Recorder(between), ResourceMetrics(between, lambda _: None))
+    with pytest.raises(RetryError, match="the object has been modified"):
+        await reconciler.reconcile(Key(api.namespace, "faq"))
+    await between.close()
+    assert "status" not in await api.rag()
