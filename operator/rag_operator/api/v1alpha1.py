@@ -473,8 +473,6 @@ class ObjectMeta(Part):
     uid: str
     resource_version: str = ""
     generation: int = 1
-    creation_timestamp: datetime | None = None
-    deletion_timestamp: datetime | None = None
 
 
 class RAGService(Part):
