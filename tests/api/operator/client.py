@@ -19,7 +19,7 @@ class Api(Cluster):
         base = {
             "slo": {"p95": "300ms"},
             "models": [{"name": "best", "uri": "package://model"}],
-            "scaling": {"scaleDownWindow": "20s"},
+            "scaling": {"scaleDownWindow": "10s"},
         }
         metadata = {"name": name, "namespace": self.namespace}
         body = {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": base | spec}

@@ -78,7 +78,7 @@ async def test_everything_is_made_owned_and_admitted_by_the_restricted_standard(
 
 
 async def test_the_replicas_belong_to_the_autoscaler(api: Api, operator: OperatorProcess, kubelet: Kubelet) -> None:
-    await api.make(scaling={"minReplicas": 2, "scaleDownWindow": "20s"})
+    await api.make(scaling={"minReplicas": 2, "scaleDownWindow": "10s"})
     await settled(api)
     deployment = await api.get(DEPLOYMENT, api.namespace, "faq-reranker")
     assert deployment is not None
@@ -170,7 +170,7 @@ async def test_whatever_is_deleted_or_edited_comes_back_as_it_was(
 
 
 async def test_a_deployment_without_replicas_is_repaired(api: Api, operator: OperatorProcess, kubelet: Kubelet) -> None:
-    await api.make(scaling={"minReplicas": 2, "scaleDownWindow": "20s"})
+    await api.make(scaling={"minReplicas": 2, "scaleDownWindow": "10s"})
     await settled(api)
     await api.patch(DEPLOYMENT, "faq-reranker", {"spec": {"replicas": 0}}, "scale")
 
@@ -264,7 +264,7 @@ async def test_deleting_it_leaves_nothing_with_the_operator_stopped_too(
 
 async def test_two_ragservices_in_a_namespace_do_not_mix(api: Api, operator: OperatorProcess, kubelet: Kubelet) -> None:
     await api.make("faq")
-    await api.make("faq-two", scaling={"minReplicas": 2, "scaleDownWindow": "20s"})
+    await api.make("faq-two", scaling={"minReplicas": 2, "scaleDownWindow": "10s"})
 
     async def both() -> bool:
         ready = [(await api.condition("Ready", name)).get("status") for name in ("faq", "faq-two")]

@@ -15,7 +15,7 @@ from tests.api.operator.process import OperatorProcess
 
 pytestmark = pytest.mark.cluster
 
-WINDOW = 20.0
+WINDOW = 10.0
 FOUR_PODS = 2.5 * SPEED  # at 70 % busy
 
 
@@ -70,8 +70,9 @@ async def test_replicas_follow_the_load_up_and_down(api: Api, operator: Operator
         return needed == 4 and busy == pytest.approx(2.5 / 4, abs=0.1)
 
     await eventually(settled, "four replicas", 120)
+    await reaches(api, 4)
     async with watching(api) as steady:
-        await asyncio.sleep(10)
+        await asyncio.sleep(8)
     assert steady == [4], "constant load, constant replicas"
     kubelet.tokens = 0
     off = time.monotonic()
@@ -144,7 +145,7 @@ async def test_a_deleted_deployment_comes_back_as_large_as_it_was(
 
 
 async def test_the_maximum_is_kept_and_told(api: Api, operator: OperatorProcess, kubelet: Kubelet) -> None:
-    await api.make(scaling={"maxReplicas": 2, "scaleDownWindow": "20s"})
+    await api.make(scaling={"maxReplicas": 2, "scaleDownWindow": "10s"})
     kubelet.tokens = 3 * SPEED
 
     async def told() -> bool:
@@ -171,7 +172,7 @@ async def test_a_steady_service_writes_its_status_rarely(api: Api, operator: Ope
     await eventually(planned, "a plan")
     await asyncio.sleep(5)
     versions = set()
-    for _ in range(40):
+    for _ in range(24):
         versions.add((await api.rag())["metadata"]["resourceVersion"])
         await asyncio.sleep(0.5)
     assert len(versions) <= 2, "numbers change every second, the status once a minute"
