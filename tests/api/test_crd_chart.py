@@ -52,10 +52,9 @@ def must(answer: "subprocess.CompletedProcess[str]") -> str:
     return answer.stdout
 
 
-def helm_install(run: Run, chart: Path = ROOT) -> str:
-    return must(
-        run("helm", "upgrade", "--install", "ragservice", str(chart), "--namespace", NAMESPACE, "--create-namespace")
-    )
+def helm_install(run: Run, chart: Path = ROOT, *options: str) -> str:
+    where = ("--namespace", NAMESPACE, "--create-namespace")
+    return must(run("helm", "upgrade", "--install", "ragservice", str(chart), *where, *options))
 
 
 @pytest.fixture(scope="module")
@@ -78,10 +77,11 @@ def test_the_operators_pod_is_admitted_under_restricted_pod_security(installed: 
     )  # fmt: skip
 
 
-def is_allowed(run: Run, user: str, verb: str, resource: str) -> bool:
+def is_allowed(run: Run, user: str, verb: str, resource: str, **where: str) -> bool:
     """Whether the API server would let the user; the resource as group/resource/subresource."""
     group, kind, subresource = [*resource.split("/"), ""][:3]
     attributes = {"namespace": "default", "verb": verb, "group": group, "resource": kind, "subresource": subresource}
+    attributes |= where
     review = {
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SubjectAccessReview",
@@ -115,6 +115,17 @@ def is_allowed(run: Run, user: str, verb: str, resource: str) -> bool:
 )
 def test_the_operators_rights_anywhere(installed: Run, verb: str, resource: str, allowed: bool) -> None:
     assert is_allowed(installed, OPERATOR, verb, resource) == allowed
+
+
+def test_several_operators_may_use_their_lease_and_no_other(installed: Run) -> None:
+    lease = "coordination.k8s.io/leases"
+    helm_install(installed, ROOT, "--set=operator.replicas=2")
+    for verb in ("get", "update"):
+        assert is_allowed(installed, OPERATOR, verb, lease, namespace=NAMESPACE, name="ragservice-operator")
+        assert not is_allowed(installed, OPERATOR, verb, lease, namespace=NAMESPACE, name="another")
+    assert is_allowed(installed, OPERATOR, "create", lease, namespace=NAMESPACE)
+    assert not is_allowed(installed, OPERATOR, "create", lease, namespace="default")
+    helm_install(installed)
 
 
 def test_people_get_their_rights_from_kubernetes_own_roles(installed: Run) -> None:

@@ -108,8 +108,20 @@ def test_the_images_reach_the_operator(helm: Helm) -> None:
 
 
 @pytest.mark.cluster
+def test_several_operators_compete_for_a_lease_and_one_needs_none(helm: Helm) -> None:
+    for replicas, strategy, competes in ((1, "Recreate", False), (2, "RollingUpdate", True)):
+        items = rendered(helm, f"--set=operator.replicas={replicas}")
+        spec = one(items, "Deployment")["spec"]
+        assert (spec["replicas"], spec["strategy"]["type"]) == (replicas, strategy)
+        (container,) = spec["template"]["spec"]["containers"]
+        assert ("RAG_LEASE_NAMESPACE" in {variable["name"] for variable in container["env"]}) == competes
+        assert any(item["kind"] == "Role" for item in items) == competes
+
+
+@pytest.mark.cluster
 def test_every_value_has_an_effect(helm: Helm, tmp_path: Path) -> None:
     values = {
+        "replicas": 2,
         "imagePullPolicy": "Always",
         "imagePullSecrets": [{"name": "mine"}],
         "resources": {"limits": {"memory": "1Gi"}},
@@ -152,7 +164,8 @@ def test_no_right_is_a_wildcard(helm: Helm) -> None:
     ("value", "message"),
     [
         ("operator.nodeSelector=gpu", "at '/operator/nodeSelector': got string, want object"),
-        ("operator.replicas=2", "at '/operator': additional properties 'replicas' not allowed"),
+        ("operator.replicas=0", "at '/operator/replicas': minimum: got 0, want 1"),
+        ("operator.leader=true", "at '/operator': additional properties 'leader' not allowed"),
         ("operator.image=a b", "at '/operator/image': 'a b' does not match pattern"),
         ("operator.resources.limits.memory=1GiB", "at '/operator/resources/limits/memory': '1GiB' does not match"),
         ("operator.resources.limits.cpu=-1", "at '/operator/resources/limits/cpu': minimum: got -1, want 0"),
