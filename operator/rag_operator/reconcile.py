@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 # Seconds between two writes of a status of which only numbers changed.
 STATUS_PERIOD = 60.0
-# Seconds after which a RAGService that is not ready is looked at again: a failing probe shows only in time passed.
+# Seconds after which a RAGService that starts is looked at again: a failing probe shows only in time passed.
 LOOK_AGAIN = 10.0
 # Failures in a row after which a fault that may pass by itself is told in the status.
 PATIENCE = 3
@@ -124,7 +124,8 @@ class Reconciler:
             rag = await self._write(rag, record, new)
         if failure:
             raise RetryError(str(failure), failure.retry_after if isinstance(failure, ClusterError) else None)
-        return None if conditions.is_true(rag.status.conditions, ConditionType.READY) else LOOK_AGAIN
+        ready = conditions.find(rag.status.conditions, ConditionType.READY)
+        return LOOK_AGAIN if ready and ready.reason == "Progressing" else None
 
     def _images(self, rag: RAGService) -> Images:
         return Images(
