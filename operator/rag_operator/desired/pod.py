@@ -14,6 +14,12 @@ CONTAINER_SECURITY: Manifest = {
     "capabilities": {"drop": ["ALL"]},
 }
 
+CONTAINER_DEFAULTS: Manifest = {
+    "securityContext": CONTAINER_SECURITY,
+    # A container's last words reach its status, and from there the RAGService's.
+    "terminationMessagePolicy": "FallbackToLogsOnError",
+}
+
 POD_SECURITY: Manifest = {
     "runAsNonRoot": True,
     "runAsUser": USER,

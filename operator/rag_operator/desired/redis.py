@@ -8,7 +8,7 @@ from rag_operator.api.v1alpha1 import RAGService
 from rag_operator.desired import names, quantity
 from rag_operator.desired.config import REDIS_PORT, digest
 from rag_operator.desired.names import Component, Manifest
-from rag_operator.desired.pod import CONTAINER_SECURITY, POD_DEFAULTS, pull_secrets, resources
+from rag_operator.desired.pod import CONTAINER_DEFAULTS, POD_DEFAULTS, pull_secrets, resources
 
 PASSWORD_KEY = "password"  # noqa: S105 - the name of the key
 CONFIG_KEY = "redis.conf"
@@ -126,7 +126,7 @@ def _container(rag: RAGService, image: str) -> Manifest:
         "command": ["redis-server", f"{DIRECTORY}/{CONFIG_KEY}"],
         "ports": [{"name": "redis", "containerPort": REDIS_PORT, "protocol": "TCP"}],
         "resources": resources(rag.spec.redis.resources),
-        "securityContext": CONTAINER_SECURITY,
+        **CONTAINER_DEFAULTS,
         "startupProbe": {**connect, "periodSeconds": 1, "failureThreshold": 60},
         "readinessProbe": {**connect, "periodSeconds": 5},
         "livenessProbe": {**ping, "periodSeconds": 20, "timeoutSeconds": 5, "failureThreshold": 3},

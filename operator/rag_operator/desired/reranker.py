@@ -6,7 +6,7 @@ from datetime import timedelta
 from rag_operator.api.v1alpha1 import Pod, RAGService
 from rag_operator.desired import config, names, redis
 from rag_operator.desired.names import Component, Manifest
-from rag_operator.desired.pod import CONTAINER_SECURITY, POD_DEFAULTS, pull_secrets, resources
+from rag_operator.desired.pod import CONTAINER_DEFAULTS, POD_DEFAULTS, pull_secrets, resources
 from rag_service.contract.settings import PORT
 
 # A pod that must go still takes requests for this long before it is told to stop: until every node has learned that
@@ -82,7 +82,7 @@ def _container(pod: Pod, image: str) -> Manifest:
         "env": [{"name": env.name, "value": env.value} for env in pod.env],
         "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
         "resources": resources(pod.resources),
-        "securityContext": CONTAINER_SECURITY,
+        **CONTAINER_DEFAULTS,
         # Ten minutes to load the models. Afterwards the probes are patient: a pod that is only busy, on a fraction of
         # a CPU, must neither leave the Service nor be restarted, because the others would get its load as well.
         "startupProbe": {**ready, "periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": 600},
