@@ -14,12 +14,15 @@ demo: $(VENV)/ready
 demo-down: $(VENV)/ready
 	$(BIN)/devcluster down --name demo
 
+# Most tests wait more than they compute, so several run at once; those on the node have it to themselves.
 test: $(VENV)/ready lint
 	$(BIN)/devcluster setup
-	$(BIN)/pytest
+	$(BIN)/devcluster build
+	$(BIN)/pytest -n 3 --dist loadfile -m "not node"
+	$(BIN)/pytest -m node
 
 test-fast: $(VENV)/ready lint
-	$(BIN)/pytest -m "not cluster and not node"
+	$(BIN)/pytest -n 3 --dist loadfile -m "not cluster and not node and not process"
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check --quiet

@@ -90,7 +90,7 @@ def _exec(options: argparse.Namespace) -> None:
     if options.inside:
         command = [*cluster.exec_prefix, *command]
     try:
-        os.execvpe(command[0], command, os.environ | cluster.environment())  # noqa: S606
+        os.execvpe(command[0], command, os.environ | cluster.environment())
     except OSError as error:
         raise DevclusterError(f"{command[0]}: {error.strerror}") from error
 

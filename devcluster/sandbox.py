@@ -31,7 +31,7 @@ def main(root: Path, command: list[str]) -> None:
     _mount_folders(root)
     _shadow_sysctls()
     _make_network()
-    os.execv(command[0], command)  # noqa: S606
+    os.execv(command[0], command)
 
 
 def _mount_folders(root: Path) -> None:

@@ -13,7 +13,9 @@ from devcluster.cluster import Cluster
 from rag_operator.api import crd
 
 # Another name lets two runs stand beside each other. A cluster of that name that runs already is used, and left.
-NAME = os.environ.get("RAGSERVICE_TEST_CLUSTER", "test-api")
+# Each of several workers has its own.
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
+NAME = f"{os.environ.get('RAGSERVICE_TEST_CLUSTER', 'test-api')}-{WORKER}"
 
 Kubectl = Callable[..., "subprocess.CompletedProcess[str]"]
 

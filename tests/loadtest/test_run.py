@@ -18,6 +18,8 @@ from starlette.responses import Response
 
 from tests.loadtest.server import Server, after, closed_port, every, serving
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).parents[2]
 CORPUS = ROOT / "examples" / "faq" / "corpus.yaml"
 

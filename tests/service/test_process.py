@@ -16,6 +16,8 @@ from rag_service.__main__ import main
 from tests import models
 from tests.service.running import InProcess, ServiceProcess, until
 
+pytestmark = pytest.mark.process
+
 
 def refused(config: Path, capsys: pytest.CaptureFixture[str]) -> str:
     """Serve, which should fail; the line that it says."""

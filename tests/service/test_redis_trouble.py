@@ -17,6 +17,8 @@ from rag_service.contract.wire import parse_cache_header
 from tests.redis_server import RedisServer
 from tests.service.running import InProcess, until
 
+pytestmark = pytest.mark.process
+
 TEXTS = ["a", "bb", "ccc"]
 
 
