@@ -178,7 +178,7 @@ class _Builder:
         started = time.monotonic()
         pip = cache_home() / "pip"
         pip.mkdir(exist_ok=True)
-        mounts = [*pipconfig.mounts(self._folder / ".pip"), pipconfig.Mount(pip, "/root/.cache/pip", "rw")]
+        mounts = [*pipconfig.mounts(self._folder / ".pip"), pipconfig.Mount(pip, pipconfig.CACHE, "rw")]
         unfinished = image.archive.with_name(f"{_UNFINISHED}{image.archive.name}")
         self._buildah(
             what, "build", "--isolation=chroot", "--network=host", "--pull-never", "--layers", *options,

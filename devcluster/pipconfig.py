@@ -10,6 +10,8 @@ from pathlib import Path
 
 # Where pip looks for the machine's configuration beside /etc/pip.conf; a folder of its own can be mounted whole.
 _INSIDE = "/etc/xdg/pip"
+# Where a build keeps what pip downloaded; mounted, so that the next build finds it and the image does not hold it.
+CACHE = "/var/cache/pip"
 # Paths of this machine mean nothing in an image: only what finds and fetches packages is handed on.
 _HANDED_ON = (
     "index-url",
@@ -50,7 +52,7 @@ def mounts(folder: Path) -> list[Mount]:
         shutil.copy(certificates, folder / "certificates.pem")
         options["cert"] = f"{_INSIDE}/certificates.pem"
     written = configparser.RawConfigParser()
-    written["global"] = options
+    written["global"] = options | {"cache-dir": CACHE}
     with (folder / "pip.conf").open("w") as file:
         written.write(file)
     local = [Path(link) for link in shlex.split(options.get("find-links", "")) if Path(link).is_dir()]
