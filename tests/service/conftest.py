@@ -11,9 +11,9 @@ from tests.redis_server import RedisServer
 from tests.service.running import InProcess
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def user_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The user's own cache of prepared models is left alone."""
+    """The user's own cache of prepared models is left alone; for these tests only, since devcluster's is beside it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield Path(os.environ["XDG_CACHE_HOME"])
