@@ -65,7 +65,8 @@ class Reconciler:
         try:
             return await self._reconcile(key)
         except ClusterError as error:
-            if error.terminating:
+            # It was deleted meanwhile, or is about to be: the event of that follows.
+            if error.terminating or error.status == 404:
                 return None
             raise RetryError(str(error), error.retry_after) from error
 

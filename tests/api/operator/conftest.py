@@ -59,9 +59,9 @@ def operator_kubeconfig(cluster: Devcluster, tmp_path_factory: pytest.TempPathFa
     return path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def shared_operator(operator_kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorProcess]:
-    """One operator for all tests: most of what a start costs is Python's."""
+    """One operator for a file's tests: most of what a start costs is Python's. Tests of other files want none."""
     process = OperatorProcess(operator_kubeconfig, tmp_path_factory.mktemp("operator") / "operator.log")
     yield process
     if process.runs:
