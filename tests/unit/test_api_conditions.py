@@ -7,7 +7,6 @@ from rag_operator.api.conditions import (
     Conditions,
     ConditionType,
     find,
-    is_true,
     rolled_up,
     updated,
     without,
@@ -77,9 +76,3 @@ def test_ready_does_not_wait_for_redis_or_metrics() -> None:
         RECONCILED=True, RERANKER_AVAILABLE=True, REDIS_AVAILABLE=False, SCALING_ACTIVE=False, AT_MAXIMUM=True
     )
     assert status is ConditionStatus.TRUE
-
-
-def test_absent_is_not_true() -> None:
-    assert not is_true((), ConditionType.PAUSED)
-    assert is_true(one(), ConditionType.RECONCILED)
-    assert not is_true(one(False), ConditionType.RECONCILED)

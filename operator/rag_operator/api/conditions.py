@@ -67,12 +67,6 @@ def find(conditions: Iterable[Condition], kind: ConditionType) -> Condition | No
     return next((condition for condition in conditions if condition.type == kind), None)
 
 
-def is_true(conditions: Iterable[Condition], kind: ConditionType) -> bool:
-    """Whether the condition is there and True."""
-    condition = find(conditions, kind)
-    return condition is not None and condition.status is ConditionStatus.TRUE
-
-
 def updated(
     conditions: Sequence[Condition],
     kind: ConditionType,
