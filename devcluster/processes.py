@@ -74,20 +74,26 @@ def start(
         # The log of the run before tells why that one ended; mixed with this one it would mislead.
         log.replace(log.with_suffix(".log.old"))
     mark = f"{fingerprint(command)}:{fingerprint(command, inputs)}:{component}:{owner}"
-    with log.open("ab") as output:
-        subprocess.run(
-            [*launcher, *command],
-            env={"PATH": _PATH, _VARIABLE: mark}, stdin=stdin, stdout=output, stderr=output, cwd="/", check=False,
-        )  # fmt: skip
-    deadline = time.monotonic() + _SECONDS_TO_APPEAR
-    while time.monotonic() < deadline:
-        candidates = [process for process in find(owner) if process.component == component]
-        for process in candidates:
-            if process.is_component:
-                return process
-        if not candidates:
-            break
-        time.sleep(0.02)
+    # A process shows no mark while it executes another program: only a pipe tells that it has ended.
+    alive, held = os.pipe()
+    try:
+        with log.open("ab") as output, os.fdopen(held, "wb"):
+            subprocess.run(
+                [*launcher, *command],
+                env={"PATH": _PATH, _VARIABLE: mark}, stdin=stdin, stdout=output, stderr=output, cwd="/", check=False,
+                pass_fds=(held,),
+            )  # fmt: skip
+        deadline = time.monotonic() + _SECONDS_TO_APPEAR
+        ended = False
+        while not ended and time.monotonic() < deadline:
+            # Asked first: what is then still not found has never been there.
+            ended = _hung_up(alive)
+            for process in find(owner):
+                if process.component == component and process.is_component:
+                    return process
+            time.sleep(0.02)
+    finally:
+        os.close(alive)
     raise DevclusterError(f"{component} did not start: {reason(log)} - log: {log}")
 
 
@@ -129,6 +135,13 @@ def reason(log: Path) -> str:
         lines = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
     errors = [line for line in lines if _ERROR.search(line)]
     return (errors or lines or ["it wrote nothing"])[-1].strip()[:300]
+
+
+def _hung_up(pipe: int) -> bool:
+    """Whether nobody holds the other end of a pipe any more."""
+    poll = select.poll()
+    poll.register(pipe, 0)
+    return bool(poll.poll(0))
 
 
 def _inspect(pid: int, owner: Path) -> Running | None:

@@ -74,6 +74,14 @@ def test_a_program_that_is_not_there_is_reported(owner: Path) -> None:
         start(owner, "broken", ("/no/such/program",))
 
 
+def test_a_process_that_shows_no_mark_for_a_moment_is_waited_for(owner: Path) -> None:
+    """As every process does while it executes another program."""
+    hide_the_mark = 'mark=$DEVCLUSTER_PROCESS; exec env -u DEVCLUSTER_PROCESS sh -c \'sleep 0.3; exec env "$@"\''
+    launcher = (*processes.DETACH, "/bin/sh", "-c", f'{hide_the_mark} sh "DEVCLUSTER_PROCESS=$mark" "$@"', "sh")
+    started = start(owner, "slow", launcher=launcher)
+    assert processes.find(owner) == [started]
+
+
 def test_the_fingerprint_covers_command_and_inputs(tmp_path: Path) -> None:
     config = tmp_path / "config"
     config.write_text("a")
