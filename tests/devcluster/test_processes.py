@@ -76,7 +76,7 @@ def test_a_program_that_is_not_there_is_reported(owner: Path) -> None:
 
 def test_a_process_that_shows_no_mark_for_a_moment_is_waited_for(owner: Path) -> None:
     """As every process does while it executes another program."""
-    hide_the_mark = 'mark=$DEVCLUSTER_PROCESS; exec env -u DEVCLUSTER_PROCESS sh -c \'sleep 0.3; exec env "$@"\''
+    hide_the_mark = "mark=$DEVCLUSTER_PROCESS; exec env -u DEVCLUSTER_PROCESS sh -c 'sleep 0.3; exec env \"$@\"'"
     launcher = (*processes.DETACH, "/bin/sh", "-c", f'{hide_the_mark} sh "DEVCLUSTER_PROCESS=$mark" "$@"', "sh")
     started = start(owner, "slow", launcher=launcher)
     assert processes.find(owner) == [started]
