@@ -48,7 +48,7 @@ $(VENV)/ready: pyproject.toml requirements/dev.txt requirements/model.txt
 # Pins every requirement anew, with hashes and without any index's address.
 requirements: $(VENV)/ready
 	$(BIN)/pip install --quiet uv
-	for extras in operator service loadtest dev "export service"; do \
+	for extras in operator "service openvino export" loadtest dev "export service openvino" "quantize service"; do \
 		set -- $$extras; \
 		$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 			$$(printf -- "--extra %s " $$extras) pyproject.toml -o requirements/$$1.txt || exit 1; \
