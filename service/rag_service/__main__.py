@@ -68,7 +68,7 @@ def _serve(options: argparse.Namespace) -> None:
 
 def _prepare(options: argparse.Namespace) -> None:
     made = prepare.prepare(options.uri, options.out)
-    print(f"{options.out}: {made.recipe.kind} of {made.uri}, fingerprint {made.fingerprint}")
+    print(f"{options.out}: {made.recipe.kind} of {made.uri}, {', '.join(made.graphs)}")
 
 
 if __name__ == "__main__":

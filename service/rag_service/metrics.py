@@ -183,10 +183,8 @@ class MeterCollector(Collector):
         )
         models = InfoMetricFamily("ragservice_model", "The models, best first", labels=["rank"])
         for rank, (name, ranker) in enumerate(self._meter.reranker.rankers.items()):
-            manifest = ranker.manifest
-            models.add_metric(
-                [str(rank)], {"name": name, "kind": manifest.recipe.kind, "fingerprint": manifest.fingerprint}
-            )
+            told = {"name": name, "kind": ranker.manifest.recipe.kind, "fingerprint": ranker.fingerprint}
+            models.add_metric([str(rank)], told)
         yield models
 
 

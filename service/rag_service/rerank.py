@@ -67,7 +67,7 @@ class Reranker:
     ) -> tuple[Mapping[str, float], int, Mapping[str, float]]:
         """The raw score of each text, how many texts had a known one, and seconds by step."""
         began = perf_counter()
-        fingerprint = ranker.manifest.fingerprint
+        fingerprint = ranker.fingerprint
         distinct = list(dict.fromkeys(texts))
         found = zip(distinct, await self.cache.lookup(fingerprint, query, distinct), strict=True)
         known = {text: score for text, score in found if score is not None}

@@ -132,7 +132,7 @@ def test_the_first_use_prepares_and_the_next_finds(tmp_path: Path) -> None:
 @pytest.mark.parametrize("change", ["weights", "tokenizer", "config", "limit"])
 def test_whatever_changes_a_score_changes_the_fingerprint(tmp_path: Path, change: str) -> None:
     source = models.cross_encoder(tmp_path / "model")
-    before = prepare(f"file://{source}", tmp_path / "before").fingerprint
+    before = prepare(f"file://{source}", tmp_path / "before").fingerprint("fp32")
     match change:
         case "weights":
             models.cross_encoder(source, seed=1)
@@ -142,12 +142,33 @@ def test_whatever_changes_a_score_changes_the_fingerprint(tmp_path: Path, change
             models.cross_encoder(source, layer_norm_eps=1e-5)
         case "limit":
             (source / "tokenizer_config.json").write_text('{"model_max_length": 64}')
-    assert prepare(f"file://{source}", tmp_path / "after").fingerprint != before
+    assert prepare(f"file://{source}", tmp_path / "after").fingerprint("fp32") != before
+
+
+def test_each_precision_has_scores_of_its_own(tmp_path: Path) -> None:
+    made = prepare(f"file://{models.cross_encoder(tmp_path / 'model')}", tmp_path / "out")
+    int8 = [
+        made.model_copy(
+            update={"graphs": {**made.graphs, "int8": manifest.Graph(file="int8.onnx", digest=d, maker="")}}
+        )
+        for d in "ab"
+    ]
+    named = {one.fingerprint(precision) for one in int8 for precision in ("fp32", "bf16", "int8")}
+    assert len(named) == 4  # the int8 graphs differ, what the others run is the same
+
+
+def test_files_prepared_by_another_version_are_refused(tmp_path: Path) -> None:
+    prepare(f"file://{models.cross_encoder(tmp_path / 'model')}", tmp_path / "out")
+    path = tmp_path / "out" / manifest.FILE
+    old = json.loads(path.read_text())
+    path.write_text(json.dumps({**old, "fingerprint": "0" * 32}))
+    with pytest.raises(ModelError, match="not a manifest of this version: prepare the model again"):
+        find(f"file://{tmp_path / 'out'}")
 
 
 def test_the_same_files_elsewhere_are_the_same_model(tmp_path: Path) -> None:
     made = [prepare(f"file://{models.cross_encoder(tmp_path / name)}", tmp_path / f"{name}-prepared") for name in "ab"]
-    assert made[0].fingerprint == made[1].fingerprint
+    assert made[0].fingerprint("fp32") == made[1].fingerprint("fp32")
 
 
 def without(source: Path, name: str) -> None:
@@ -278,10 +299,10 @@ def test_a_published_graph_is_served_as_it_is(tmp_path: Path) -> None:
 
 def test_tensors_beside_a_published_graph_are_part_of_its_fingerprint(tmp_path: Path) -> None:
     source = published(tmp_path)
-    before = prepare(f"file://{source}", tmp_path / "before").fingerprint
+    before = prepare(f"file://{source}", tmp_path / "before").fingerprint("fp32")
     tensors_ = source / "model.onnx.data"
     tensors_.write_bytes(bytes(tensors_.stat().st_size))
-    assert prepare(f"file://{source}", tmp_path / "after").fingerprint != before
+    assert prepare(f"file://{source}", tmp_path / "after").fingerprint("fp32") != before
 
 
 def test_a_published_graph_with_two_labels_is_refused_before_it_serves(tmp_path: Path) -> None:

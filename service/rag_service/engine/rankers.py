@@ -21,6 +21,7 @@ class Ranker(Protocol):
 
     manifest: Manifest
     backend: Backend
+    fingerprint: str
 
     def encode(self, query: str, documents: Sequence[str], cut: bool = True) -> list[Tokens]:
         """The inputs of the model. Raises TooLongError, with positions of documents, or -1 for the query."""
@@ -38,6 +39,7 @@ class CrossEncoder:
     def __init__(self, manifest: Manifest, tokeniser: Tokeniser, backend: Backend) -> None:
         self.manifest = manifest
         self.backend = backend
+        self.fingerprint = manifest.fingerprint("fp32")
         self._tokeniser = tokeniser
 
     def encode(self, query: str, documents: Sequence[str], cut: bool = True) -> list[Tokens]:
@@ -61,6 +63,7 @@ class BiEncoder:
     def __init__(self, manifest: Manifest, tokeniser: Tokeniser, backend: Backend) -> None:
         self.manifest = manifest
         self.backend = backend
+        self.fingerprint = manifest.fingerprint("fp32")
         self._tokeniser = tokeniser
 
     def encode(self, query: str, documents: Sequence[str], cut: bool = True) -> list[Tokens]:

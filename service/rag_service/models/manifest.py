@@ -1,8 +1,9 @@
-"""What a directory of prepared files holds: `model.onnx`, `tokenizer.json` and this manifest."""
+"""What a directory of prepared files holds: graphs, `tokenizer.json` and this manifest."""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, ValidationError
 
@@ -12,43 +13,77 @@ from rag_service.models import ModelError
 FILE = "manifest.json"
 GRAPH = "model.onnx"
 TOKENIZER = "tokenizer.json"
+SOURCE = "source"
 
 Kind = Literal["cross-encoder", "bi-encoder"]
+Precision = Literal["fp32", "bf16", "int8"]
+"""What a model computes in: 32-bit floats; bfloat16 where it pays; 8-bit integers with fixed scales."""
 
 
 class Recipe(Shape):
-    """Everything that a score depends on besides the query and the document."""
+    """What a model is: everything that a score depends on besides the precision, the query and the document."""
 
     kind: Kind = Field(description="cross-encoder: reads a pair, gives a logit; bi-encoder: embeds each text alone")
-    weights: str = Field(description="digest of the file of weights")
+    weights: str = Field(description="digest of the files of weights")
     config: str = Field(description="digest of the model's configuration")
     tokenizer: str = Field(description="digest of the tokenizer's file")
-    precision: Literal["fp32"] = "fp32"
     max_tokens: PositiveInt = Field(description="a longer input is cut to this many tokens, special ones included")
-    graph: str = Field(description="who made the graph, and which version of it")
+    graph: str | None = Field(description="who made the fp32 graph, and which version of it; null: there is none")
 
-    @property
-    def fingerprint(self) -> str:
-        """Names these scores among those of all models, in 32 hexadecimal digits."""
-        return hashlib.blake2b(self.model_dump_json().encode(), digest_size=16).hexdigest()
+
+class Fidelity(Shape):
+    """How near a graph's scores come to those of the fp32 graph, on queries that it was not calibrated with."""
+
+    queries: PositiveInt
+    tau: float = Field(description="Kendall's rank correlation with the fp32 scores, mean over queries")
+    top10: float = Field(description="share of the fp32 graph's ten best that are among its own, mean over queries")
+    batch_delta: float = Field(
+        description="largest difference between a pair's scores in two batches, in standard deviations of the scores"
+    )
+
+
+class Graph(Shape):
+    """One graph of the model."""
+
+    file: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = Field(description="name in this directory")
+    digest: str = Field(description="of the file and of those beside it that hold its tensors")
+    maker: str = Field(description="who made it: the exporter or the quantiser, its version, how it was set")
+    fidelity: Fidelity | None = Field(default=None, description="measured when it was made; null: it is the reference")
 
 
 class Manifest(Shape):
     """A prepared model."""
 
     uri: str = Field(description="where it was made from")
+    revision: str | None = Field(default=None, description="commit of the hub's repository")
     recipe: Recipe
-    fingerprint: str = Field(description="of the recipe")
+    graphs: Mapping[Literal["fp32", "int8"], Graph] = Field(
+        description="by precision; bf16 runs the fp32 graph. None at all: `source` holds the published files"
+    )
+
+    def graph(self, precision: Precision) -> Graph | None:
+        """The graph that a backend runs at this precision; None where there is none."""
+        return self.graphs.get("int8" if precision == "int8" else "fp32")
+
+    def fingerprint(self, precision: Precision) -> str:
+        """Names the scores of this model at this precision among all others, in 32 hexadecimal digits."""
+        graph = self.graphs.get("int8") if precision == "int8" else None
+        parts = (self.recipe.model_dump_json(), precision, graph.digest if graph else "")
+        return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
 
 
 def read(directory: Path) -> Manifest | None:
     """The manifest of a directory of prepared files, None where there is none. Raises ModelError on a broken one."""
     path = directory / FILE
-    if not path.is_file():
-        return None
     try:
-        return Manifest.model_validate_json(path.read_bytes())
-    except (ValidationError, OSError) as error:
+        content = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
+    try:
+        return Manifest.model_validate_json(content)
+    except ValidationError as error:
         raise ModelError(f"{path} is not a manifest of this version: prepare the model again") from error
 
 

@@ -4,6 +4,7 @@ The image carries prepared models under `RAGSERVICE_MODELS`, found there by the 
 that serving needs neither the published weights nor the libraries that read them.
 """
 
+import hashlib
 import importlib.util
 import os
 import shutil
@@ -12,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rag_service.models import ModelError, manifest
-from rag_service.models.manifest import GRAPH, TOKENIZER, Manifest, Recipe, digest
+from rag_service.models.manifest import GRAPH, TOKENIZER, Graph, Manifest, Recipe, digest
 from rag_service.models.source import WEIGHTS, Source, inspect, locate
 
 PREPARED = "RAGSERVICE_MODELS"
@@ -34,7 +35,7 @@ def find(uri: str, environment: Mapping[str, str] = os.environ) -> tuple[Path, M
         return directory, found
     source = inspect(uri, directory)
     cache = Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ragservice" / "models"
-    kept = cache / recipe(source).fingerprint
+    kept = cache / _name(recipe(source))
     if found := manifest.read(kept):
         return kept, found
     return kept, prepare(uri, kept)
@@ -47,7 +48,6 @@ def prepare(uri: str, out: Path) -> Manifest:
     """
     source = inspect(uri, locate(uri))
     made = recipe(source)
-    described = Manifest(uri=uri, recipe=made, fingerprint=made.fingerprint)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
@@ -55,6 +55,8 @@ def prepare(uri: str, out: Path) -> Manifest:
             draft.mkdir()
             _graph(source, draft / GRAPH)
             shutil.copyfile(source.tokenizer, draft / TOKENIZER)
+            fp32 = Graph(file=GRAPH, digest=digest(*sorted(draft.glob(f"{GRAPH}*"))), maker=made.graph or "")
+            described = Manifest(uri=uri, recipe=made, graphs={"fp32": fp32})
             (draft / manifest.FILE).write_text(described.model_dump_json(by_alias=True, indent=2) + "\n")
             for file in draft.iterdir():
                 file.chmod(0o644)
@@ -77,6 +79,10 @@ def recipe(source: Source) -> Recipe:
         )
     except OSError as error:
         raise ModelError(f"{source.uri}: cannot be read: {error}") from error
+
+
+def _name(made: Recipe) -> str:
+    return hashlib.blake2b(made.model_dump_json().encode(), digest_size=16).hexdigest()
 
 
 def _weights(source: Source) -> Sequence[Path]:
