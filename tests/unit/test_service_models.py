@@ -120,6 +120,15 @@ def test_an_image_answers_to_the_uri_that_its_model_was_made_from(tmp_path: Path
     assert (directory, found.uri) == (tmp_path / "models" / "any-name", uri)
 
 
+def test_a_volume_is_searched_before_the_image(tmp_path: Path) -> None:
+    uri = f"file://{models.cross_encoder(tmp_path / 'model')}"
+    environment = {"RAGSERVICE_MODELS": f"{tmp_path / 'volume'}:{tmp_path / 'image'}"}
+    prepare(uri, tmp_path / "image" / "model")
+    assert find(uri, environment)[0] == tmp_path / "image" / "model"
+    prepare(uri, tmp_path / "volume" / "model")
+    assert find(uri, environment)[0] == tmp_path / "volume" / "model"
+
+
 def test_the_first_use_prepares_and_the_next_finds(tmp_path: Path) -> None:
     uri = f"file://{models.bi_encoder(tmp_path / 'model')}"
     environment = {"XDG_CACHE_HOME": str(tmp_path / "cache")}

@@ -10,6 +10,8 @@ from rag_service.contract.duration import Duration
 from rag_service.contract.model import Shape
 
 PORT = 8081
+# Where a pod mounts the volume with prepared models; the image searches it, and then its own.
+MODELS_DIRECTORY = Path("/var/lib/ragservice/models")
 
 # The part of a model's URI before `://`, and where its files are then found.
 MODEL_SCHEMES = {

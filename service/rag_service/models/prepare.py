@@ -1,7 +1,8 @@
 """From a model's URI to a directory of prepared files: found where it was made before, made where it was not.
 
-The image carries prepared models under `RAGSERVICE_MODELS`, found there by the URI that they were made from, so
-that serving needs neither the published weights nor the libraries that read them.
+Prepared models lie in the directories that `RAGSERVICE_MODELS` lists: the image's own, and a volume where an init
+container or somebody ahead of time put more. They are found there by the URI that they were made from, so that serving
+needs neither the published weights nor the libraries that read them.
 """
 
 import hashlib
@@ -25,7 +26,7 @@ def find(uri: str, environment: Mapping[str, str] = os.environ) -> tuple[Path, M
 
     Raises ModelError when the model cannot be served, or not without the libraries that export it.
     """
-    if root := environment.get(PREPARED):
+    for root in filter(None, environment.get(PREPARED, "").split(os.pathsep)):
         for file in sorted(Path(root).glob(f"*/{manifest.FILE}")):
             found = manifest.read(file.parent)
             if found and found.uri == uri:
