@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from rag_operator.desired.names import PREPARE
 from rag_operator.scaling.target import Target
 
 Pod = dict[str, Any]
@@ -58,7 +59,17 @@ def trouble(pods: Sequence[Pod], settings: str, now: datetime) -> Trouble | None
     return min(found, key=lambda one: _ORDER.index(one.reason), default=None)
 
 
-_ORDER = ("OutOfMemory", "ImagePullFailed", "ContainerFailed", "Unschedulable", "ProbeFailed")
+_ORDER = ("OutOfMemory", "ImagePullFailed", "ModelNotPrepared", "ContainerFailed", "Unschedulable", "ProbeFailed")
+
+
+def preparing(pods: Iterable[Pod]) -> set[str]:
+    """The models that pods fetch and prepare at this moment."""
+    return {
+        container["name"].removeprefix(PREPARE)
+        for pod in alive(pods)
+        for container in pod.get("status", {}).get("initContainerStatuses", [])
+        if "running" in container.get("state", {})
+    }
 
 
 def _troubles(pod: Pod, settings: str, now: datetime) -> Iterator[Trouble]:
@@ -71,9 +82,11 @@ def _troubles(pod: Pod, settings: str, now: datetime) -> Iterator[Trouble]:
             f"add nodes, or ask for less in {settings}.resources",
         )
     status = pod.get("status", {})
-    for container in status.get("initContainerStatuses", []) + status.get("containerStatuses", []):
-        found = _container(name, container, settings) or _probe(pod, container, now)
-        if found:
+    for container in status.get("initContainerStatuses", []):
+        if found := _container(name, container, settings):
+            yield found
+    for container in status.get("containerStatuses", []):
+        if found := _container(name, container, settings) or _probe(pod, container, now):
             yield found
 
 
@@ -95,6 +108,12 @@ def _container(pod: str, status: dict[str, Any], settings: str) -> Trouble | Non
         )
     if ended and ended.get("exitCode"):
         words = _short(_last_words(ended.get("message", ""))) or ended.get("reason", "no message")
+        if status["name"].startswith(PREPARE):
+            return Trouble(
+                "ModelNotPrepared",
+                f"model {status['name'].removeprefix(PREPARE)} cannot be prepared in pod {pod}: {words}; "
+                f"see `kubectl logs {pod} -c {status['name']}`",
+            )
         return Trouble(
             "ContainerFailed",
             f"container {status['name']} of pod {pod} ended with exit code {ended['exitCode']}: {words}; "

@@ -152,6 +152,8 @@ def _reranker(observed: Observed, least: int, now: datetime) -> tuple[bool, str,
         return True, "Available", f"{count}; {found.message}" if found else count
     if found:
         return False, found.reason, found.message
+    if models := ", ".join(sorted(pods.preparing(running))):
+        return False, "Progressing", f"{count}; model {models} is being fetched and prepared"
     return False, "Progressing", f"{count}; the others start"
 
 

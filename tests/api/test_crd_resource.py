@@ -78,12 +78,12 @@ def test_a_short_resource_is_filled_with_defaults(kubectl: Kubectl, namespace: s
             "request": {"documents": 10, "tokens": 60},
             "timeout": "30s",
         },
-        "models": [{"name": "best", "uri": "package://best_model"}],
+        "models": [{"name": "best", "uri": "package://best_model", "backend": "Auto", "precision": "Auto"}],
         "scaling": {"minReplicas": 1, "maxReplicas": 10, "scaleDownWindow": "5m"},
         "cache": {"ttl": "1h"},
         "redis": {"resources": {"limits": {"cpu": "500m", "memory": "256Mi"}}},
         "loadCheck": {"users": 50},
-        "pod": {"resources": {"limits": {"cpu": "1", "memory": "1Gi"}}},
+        "pod": {"resources": {"limits": {"cpu": "1", "memory": "1Gi"}}, "workers": 1},
         "paused": False,
     }
 
@@ -119,6 +119,9 @@ def test_explain_tells_unit_range_and_default(kubectl: Kubectl) -> None:
     assert "From 1 to 1000. Default: 10." in explain("rag.spec.scaling.maxReplicas")
     assert "Percent, from 0 to 100, as a string. Default: 99.9." in explain("rag.spec.slo.availability")
     assert "Default: limits.cpu 1, limits.memory 1Gi." in explain("rag.spec.pod.resources")
+    assert "One of Auto, FP32, BF16, INT8. Default: Auto." in explain("rag.spec.models.precision")
+    assert "INT8 needs a graph that was quantised ahead of time" in explain("rag.spec.models.precision")
+    assert "hf://ORGANISATION/NAME for a model of the Hugging Face hub" in explain("rag.spec.models.uri")
 
 
 def test_printer_columns(kubectl: Kubectl, namespace: str) -> None:

@@ -28,6 +28,7 @@ _PREFIX = (
 )
 _LIMITS = {"cpu": "1", "memory": "1Gi"}
 _MODEL = {"name": "best", "uri": "package://best_model"}
+_HUB = "after hf:// must come ORGANISATION/NAME, and @REVISION where one is meant"
 
 # (path of the field, bad value, what the refusal must say)
 REFUSED: list[tuple[str, Any, str]] = [
@@ -71,12 +72,48 @@ REFUSED: list[tuple[str, Any, str]] = [
         [{**_MODEL, "name": "Best"}],
         "must hold only a-z, 0-9 and '-', with a letter or digit at both ends",
     ),
-    ("spec.models", [{**_MODEL, "name": "m" * 64}], "spec.models[0].name: Too long: may not be more than 63 bytes"),
+    ("spec.models", [{**_MODEL, "name": "m" * 56}], "spec.models[0].name: Too long: may not be more than 55 bytes"),
     (
         "spec.models",
         [{**_MODEL, "uri": "s3://bucket"}],
-        "must start with file:// or package://, such as package://NAME or file:///DIRECTORY",
+        "must start with file:// or hf:// or package://, such as hf://ORGANISATION/NAME",
     ),
+    ("spec.models", [{**_MODEL, "uri": "hf://"}], _HUB),
+    ("spec.models", [{**_MODEL, "uri": "hf://acme/rankers/best"}], _HUB),
+    ("spec.models", [{**_MODEL, "uri": "hf://acme/best ranker"}], _HUB),
+    ("spec.models", [{**_MODEL, "uri": "hf://acme/ranker@"}], _HUB),
+    ("spec.models", [{**_MODEL, "uri": "hf://../ranker"}], _HUB),
+    (
+        "spec.models",
+        [{**_MODEL, "backend": "TensorRT"}],
+        'Unsupported value: "TensorRT": supported values: "Auto", "OpenVINO", "ONNXRuntime", "SentenceTransformers"',
+    ),
+    (
+        "spec.models",
+        [{**_MODEL, "precision": "int8"}],
+        'Unsupported value: "int8": supported values: "Auto", "FP32", "BF16", "INT8"',
+    ),
+    (
+        "spec.models",
+        [{**_MODEL, "backend": "ONNXRuntime", "precision": "BF16"}],
+        "ONNXRuntime has no BF16 on a CPU: choose another precision, or backend OpenVINO",
+    ),
+    (
+        "spec.models",
+        [{**_MODEL, "backend": "SentenceTransformers", "precision": "INT8"}],
+        "SentenceTransformers has no INT8: choose another precision, or backend OpenVINO or ONNXRuntime",
+    ),
+    ("spec.huggingFace.tokenSecretRef", {"name": "hub"}, "spec.huggingFace.tokenSecretRef.key: Required value"),
+    (
+        "spec.huggingFace.tokenSecretRef",
+        {"name": "hub", "key": "my token"},
+        "must hold only letters, digits, '-', '_' and '.'",
+    ),
+    ("spec.huggingFace.token", "hf_abc", 'unknown field "spec.huggingFace.token"'),
+    ("spec.huggingFace.endpoint", "hub.example.com", "must be an address such as https://hub.example.com"),
+    ("spec.modelStorage.claimName", "", "spec.modelStorage.claimName in body should be at least 1 chars"),
+    ("spec.pod.workers", 0, "spec.pod.workers in body should be greater than or equal to 1"),
+    ("spec.pod.workers", 65, "spec.pod.workers in body should be less than or equal to 64"),
     ("spec.scaling.minReplicas", 0, "spec.scaling.minReplicas in body should be greater than or equal to 1"),
     ("spec.scaling.minReplicas", 11, "scaling.minReplicas must not exceed scaling.maxReplicas"),
     ("spec.scaling.maxReplicas", 1001, "spec.scaling.maxReplicas in body should be less than or equal to 1000"),
@@ -143,6 +180,16 @@ ACCEPTED: list[tuple[str, Any]] = [
     ("spec.slo.availability", "100"),
     ("spec.slo.availability", "99.9999"),
     ("spec.scaling", {"minReplicas": 1000, "maxReplicas": 1000, "scaleDownWindow": "0s"}),
+    ("spec.models", [{"name": "m" * 55, "uri": "hf://cross-encoder/ms-marco-MiniLM-L6-v2"}]),
+    ("spec.models", [{"name": "m", "uri": "hf://bert-base-uncased"}]),
+    ("spec.models", [{"name": "m", "uri": "hf://acme/ranker.v1@refs/pr/1"}]),
+    ("spec.models", [{"name": "m", "uri": "hf://acme/ranker@0a1b2c3d"}]),
+    ("spec.models", [{"name": "m", "uri": "file:///models/mine"}]),
+    ("spec.models", [{**_MODEL, "backend": "OpenVINO", "precision": "BF16"}]),
+    ("spec.models", [{**_MODEL, "precision": "INT8"}]),
+    ("spec.huggingFace", {"endpoint": "http://hub:8080/api", "tokenSecretRef": {"name": "hub", "key": "HF_TOKEN"}}),
+    ("spec.modelStorage", {"claimName": "models"}),
+    ("spec.pod.workers", 64),
     ("spec.cache.ttl", "8760h"),
     ("spec.pod.resources", {"limits": {"cpu": 2, "memory": "1.5Gi"}, "requests": {"cpu": "250m"}}),
     ("spec.pod.resources.limits", {"cpu": "0.5", "memory": 1073741824, "example.com/gpu": 1}),

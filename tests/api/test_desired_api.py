@@ -49,7 +49,21 @@ POD = {
 }
 
 
-@pytest.fixture(params=[{}, {"pod": POD}], ids=["minimal", "full"])
+# Models that pods fetch themselves.
+HUB = {
+    "models": [
+        {"name": "best", "uri": "hf://acme/ranker"},
+        {"name": "light", "uri": "hf://acme/small@v1", "precision": "FP32"},
+    ],
+    "huggingFace": {"endpoint": "https://hub.example.com", "tokenSecretRef": {"name": "hub", "key": "token"}},
+    "pod": {**POD, "env": [{"name": "HF_ENDPOINT", "value": "https://other.example.com"}]},
+}
+
+
+@pytest.fixture(
+    params=[{}, {"pod": POD}, HUB, HUB | {"modelStorage": {"claimName": "models"}}],
+    ids=["minimal", "full", "hub", "claim"],
+)
 def built(request: pytest.FixtureRequest, kubectl: Kubectl, namespace: str) -> Iterator[list[Manifest]]:
     """A RAGService's manifests, for a namespace that enforces the restricted Pod Security Standard."""
     label = "pod-security.kubernetes.io/enforce=restricted"

@@ -109,8 +109,10 @@ def test_manifests_are_plain_json_and_the_same_each_time() -> None:
         changed(scaling={"minReplicas": 2, "maxReplicas": 20, "scaleDownWindow": "1m"}),
         changed(loadCheck={"users": 1}),
         changed(paused=True),
+        # What fetches models is for models of the hub, and there are none.
+        changed(huggingFace={"endpoint": "https://hub.example.com", "tokenSecretRef": {"name": "hub", "key": "token"}}),
     ],
-    ids=["slo", "scaling", "loadCheck", "paused"],
+    ids=["slo", "scaling", "loadCheck", "paused", "huggingFace"],
 )
 def test_targets_and_bounds_restart_nothing(spec: Manifest) -> None:
     assert restarted(spec) == set()
@@ -126,8 +128,9 @@ def test_targets_and_bounds_restart_nothing(spec: Manifest) -> None:
         changed(pod={"resources": {"limits": {"cpu": "2", "memory": "1Gi"}}}),
         changed(pod={"labels": {"team": "search"}, "nodeSelector": {"disk": "ssd"}}),
         changed(pod={"tolerations": [{"operator": "Exists"}], "priorityClassName": "high"}),
+        changed(modelStorage={"claimName": "models"}),
     ],
-    ids=["models", "timeout", "ttl", "env", "resources", "labels", "placement"],
+    ids=["models", "timeout", "ttl", "env", "resources", "labels", "placement", "storage"],
 )
 def test_what_the_service_reads_restarts_only_the_reranker(spec: Manifest) -> None:
     assert restarted(spec) == {"reranker"}

@@ -69,6 +69,51 @@ def test_a_container_that_cannot_be_made() -> None:
     assert 'does not start: secret "faq-redis" not found; see `kubectl describe pod faq-reranker-1`' in found.message
 
 
+def init_container(**state: Any) -> dict[str, Any]:
+    return {**container(**state), "name": "prepare-best", "image": "ragservice/service:1"}
+
+
+def test_a_model_that_cannot_be_prepared_is_told_with_the_line_that_the_command_printed() -> None:
+    words = "2026-05-01 INFO fetching\nrag-service: hf://acme/ranker: no such model on the hub\n"
+    ended = {"terminated": {"exitCode": 2, "reason": "Error", "message": words}}
+    for state in ({"state": ended}, {"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": ended}):
+        found = trouble(
+            pod(
+                container(state={"waiting": {"reason": "PodInitializing"}}),
+                phase="Pending",
+                initContainerStatuses=[init_container(**state)],
+            )
+        )
+        assert found == Trouble(
+            "ModelNotPrepared",
+            "model best cannot be prepared in pod faq-reranker-1: rag-service: hf://acme/ranker: no such model on the "
+            "hub; see `kubectl logs faq-reranker-1 -c prepare-best`",
+        )
+
+
+def test_a_model_too_large_to_be_prepared_says_which_limit_to_raise() -> None:
+    killed = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
+    found = trouble(pod(phase="Pending", initContainerStatuses=[init_container(state=killed)]))
+    assert found is not None
+    assert found.reason == "OutOfMemory"
+    assert found.message.startswith("container prepare-best of pod faq-reranker-1 was killed")
+
+
+def test_a_secret_with_the_token_that_is_missing() -> None:
+    waiting = {"reason": "CreateContainerConfigError", "message": 'secret "hub" not found'}
+    found = trouble(pod(phase="Pending", initContainerStatuses=[init_container(state={"waiting": waiting})]))
+    assert found is not None
+    assert 'container prepare-best of pod faq-reranker-1 does not start: secret "hub" not found' in found.message
+
+
+def test_a_model_that_is_being_prepared_is_no_trouble_however_long_it_takes() -> None:
+    running = init_container(started=True, state={"running": {"startedAt": "2026-05-01T11:00:00Z"}})
+    waiting = {**init_container(state={"waiting": {"reason": "PodInitializing"}}), "name": "prepare-light"}
+    it = pod(phase="Pending", since=timedelta(hours=1), initContainerStatuses=[running, waiting])
+    assert trouble(it) is None
+    assert pods.preparing([it]) == {"best"}
+
+
 def test_a_pod_that_no_node_takes() -> None:
     condition = {"type": "PodScheduled", "status": "False", "message": "0/3 nodes are available: 3 Insufficient cpu."}
     found = trouble(pod(phase="Pending", conditions=[condition]))

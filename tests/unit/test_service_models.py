@@ -252,7 +252,7 @@ def test_a_model_that_cannot_be_served_gives_one_clear_line(
         ("package://no_such_package", "no Python package no_such_package is installed"),
         ("package://../etc", "no Python package .. is installed"),
         ("package://json", "one model was expected in the package, found: none"),
-        ("hf://some/model", "is no model URI"),
+        ("s3://some/model", "is no model URI"),
         ("nonsense", "is no model URI"),
     ],
 )

@@ -38,8 +38,9 @@ class ConditionType(StrEnum):
 
     RERANKER_AVAILABLE = "RerankerAvailable"
     """At least minReplicas reranker pods answer. False: `Progressing` (they start), or what a pod says:
-    `ImagePullFailed`, `ContainerFailed` (with the exit code and the last words), `OutOfMemory`, `Unschedulable`,
-    `ProbeFailed`; the message names the pod and the next step. `PodsRefused`: no pod may be made (quota, policy)."""
+    `ImagePullFailed`, `ModelNotPrepared` (with what the model's init container said), `ContainerFailed` (with the exit
+    code and the last words), `OutOfMemory`, `Unschedulable`, `ProbeFailed`; the message names the pod and the next
+    step. `PodsRefused`: no pod may be made (quota, policy)."""
 
     REDIS_AVAILABLE = "RedisAvailable"
     """The pod of Redis is ready. False: reasons as of `RerankerAvailable`. Requests go on without the cache."""

@@ -23,7 +23,12 @@ PLURAL = "ragservices"
 
 # A Service, a label and child names with a suffix (`-reranker`) are made from the name.
 NAME_MAX_LENGTH = 50
+# The container that prepares a model is named after it (`prepare-NAME`).
+MODEL_NAME_MAX_LENGTH = 55
 DURATION_MAX_LENGTH = 28  # four parts of five digits and a two-letter unit
+
+# A repository of the hub, without an organisation for the oldest ones; a revision may be a path such as refs/pr/1.
+HUB_PATTERN = r"^hf://[A-Za-z0-9][-._A-Za-z0-9]*(/[A-Za-z0-9][-._A-Za-z0-9]*)?(@[A-Za-z0-9][-._/A-Za-z0-9]*)?$"
 
 # Schema extras that `crd.py` turns into the CRD's own words:
 LIST_MAP_KEY = "listMapKey"  # the field by which the items of a list are told apart
@@ -193,27 +198,121 @@ class SLO(Part):
     )
 
 
+class Backend(StrEnum):
+    """What runs a model."""
+
+    AUTO = "Auto"
+    OPENVINO = "OpenVINO"
+    ONNX_RUNTIME = "ONNXRuntime"
+    SENTENCE_TRANSFORMERS = "SentenceTransformers"
+
+
+class Precision(StrEnum):
+    """The numbers that a model computes with."""
+
+    AUTO = "Auto"
+    FP32 = "FP32"
+    BF16 = "BF16"
+    INT8 = "INT8"
+
+
 class Model(Part):
     """One model of the service."""
 
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "self.backend != 'ONNXRuntime' || self.precision != 'BF16'",
+                "ONNXRuntime has no BF16 on a CPU: choose another precision, or backend OpenVINO",
+            ),
+            (
+                "self.backend != 'SentenceTransformers' || self.precision != 'INT8'",
+                "SentenceTransformers has no INT8: choose another precision, or backend OpenVINO or ONNXRuntime",
+            ),
+        )
+    )
+
     name: str = Field(
         pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
-        max_length=63,
+        max_length=MODEL_NAME_MAX_LENGTH,
         description="What clients call the model, in the request's `model` field and the answer's X-Model header.",
         json_schema_extra={
             PATTERN_MESSAGE: "must hold only a-z, 0-9 and '-', with a letter or digit at both ends",
-            RANGE: "a-z, 0-9 and '-', at most 63 characters",
+            RANGE: f"a-z, 0-9 and '-', at most {MODEL_NAME_MAX_LENGTH} characters",
         },
     )
     uri: str = Field(
         pattern=rf"^({'|'.join(MODEL_SCHEMES)})://.+$",
         max_length=512,
-        description="Where the model's files are: package://NAME for an installed Python package that carries a model, "
-        "file:///DIRECTORY for a directory of the image.",
+        description="Where the model's files are: hf://ORGANISATION/NAME for a model of the Hugging Face hub, which "
+        "each pod fetches and prepares before it starts (or finds in spec.modelStorage), with @REVISION behind it for "
+        "a branch, tag or commit other than main; package://NAME for a Python package of the image that carries a "
+        "model; file:///DIRECTORY for a directory of the image.",
         json_schema_extra={
             PATTERN_MESSAGE: f"must start with {' or '.join(f'{scheme}://' for scheme in sorted(MODEL_SCHEMES))}, "
-            "such as package://NAME or file:///DIRECTORY"
+            "such as hf://ORGANISATION/NAME",
+            **rules(
+                (
+                    f"!self.startsWith('hf://') || {matches('self', HUB_PATTERN)}",
+                    "after hf:// must come ORGANISATION/NAME, and @REVISION where one is meant, such as "
+                    "hf://cross-encoder/ms-marco-MiniLM-L6-v2",
+                )
+            ),
         },
+    )
+    backend: Backend = Field(
+        default=Backend.AUTO,
+        description="What runs the model. Auto tries what the image has and the CPU can, and takes the fastest that "
+        "ranks as FP32 does. SentenceTransformers needs an image of the service with torch (spec.image).",
+    )
+    precision: Precision = Field(
+        default=Precision.AUTO,
+        description="The numbers that the model computes with; fewer bits are faster. Auto as for backend. INT8 needs "
+        "a graph that was quantised ahead of time, with `rag-service model prepare` where the extra `quantize` is "
+        "installed: in the image, or in spec.modelStorage. Pods do not quantise, so a model that they fetch from the "
+        "hub themselves has FP32 and BF16 only.",
+    )
+
+
+class SecretKeyReference(Part):
+    """A key of a Secret in the same namespace."""
+
+    name: str = Field(min_length=1, max_length=253, description="Name of the Secret.")
+    key: str = Field(
+        pattern=r"^[-._a-zA-Z0-9]+$",
+        max_length=253,
+        description="Key of the Secret whose value is meant.",
+        json_schema_extra={PATTERN_MESSAGE: "must hold only letters, digits, '-', '_' and '.'"},
+    )
+
+
+class HuggingFace(Part):
+    """How models with an hf:// URI are fetched."""
+
+    token_secret_ref: SecretKeyReference | None = Field(
+        default=None,
+        description="The access token for private and gated models. Only the containers that fetch models see it.",
+    )
+    endpoint: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^\s/]+(/[^\s]*)?$",
+        max_length=512,
+        description="Address of a mirror of the hub, which gets the token too. When left out, the hub itself.",
+        json_schema_extra={PATTERN_MESSAGE: "must be an address such as https://hub.example.com"},
+    )
+
+
+class ModelStorage(Part):
+    """Where the pods keep prepared models."""
+
+    claim_name: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=253,
+        description="A PersistentVolumeClaim that all pods share, so that a model is fetched and prepared once, not by "
+        "each pod; models that were prepared ahead of time are found there by their URI. Pods on several nodes need "
+        "access mode ReadWriteMany, or ReadOnlyMany where every model is prepared. When left out, each pod's own "
+        "space on its node's disk.",
     )
 
 
@@ -345,8 +444,17 @@ class Pod(Part):
     )
     labels: PodLabels = Field(default={}, description="More labels for the pods.")
     annotations: PodAnnotations = Field(default={}, description="More annotations for the pods.")
+    workers: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Processes of the service in a pod. They share its CPUs, and each loads all models. More than one "
+        "is for pods of many CPUs that answer mostly from the cache, where one process cannot take all requests.",
+    )
     env: Annotated[list[EnvVar], Field(max_length=64)] = Field(
-        default=[], description="More environment variables for the reranker.", json_schema_extra={LIST_MAP_KEY: "name"}
+        default=[],
+        description="More environment variables for the containers of the service, such as those of a proxy.",
+        json_schema_extra={LIST_MAP_KEY: "name"},
     )
     image_pull_secrets: PullSecrets = Field(
         default=[],
@@ -400,6 +508,8 @@ class RAGServiceSpec(Part):
         description="Models, best first. The first one answers unless a request names another.",
         json_schema_extra={LIST_MAP_KEY: "name"},
     )
+    hugging_face: HuggingFace = Field(default=HuggingFace(), description="How models with an hf:// URI are fetched.")
+    model_storage: ModelStorage = Field(default=ModelStorage(), description="Where the pods keep prepared models.")
     scaling: Scaling = Field(default=Scaling(), description="How many reranker pods there may be.")
     cache: Cache = Field(default=Cache(), description="The cache of scores.")
     redis: Redis = Field(default=Redis(), description="The Redis that holds the cache.")

@@ -11,6 +11,7 @@ LABEL_NAME = f"{GROUP}/name"
 LABEL_COMPONENT = "app.kubernetes.io/component"
 LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGER = "ragservice-operator"
+PREPARE = "prepare-"
 CONFIG_HASH = f"{GROUP}/config-hash"
 
 
@@ -34,6 +35,11 @@ def redis(name: str) -> str:
 def config(name: str) -> str:
     """Name of the ConfigMap with the service's settings."""
     return f"{name}-config"
+
+
+def prepare(model: str) -> str:
+    """Name of the init container that makes a model's files ready."""
+    return f"{PREPARE}{model}"
 
 
 def url(rag: RAGService) -> str:

@@ -34,6 +34,9 @@ POD_DEFAULTS: Manifest = {
     "securityContext": POD_SECURITY,
 }
 
+# The one directory that a container may write to: the images have HOME there.
+TMP_MOUNT: Manifest = {"name": "tmp", "mountPath": "/tmp"}  # noqa: S108 - the pod's own
+
 
 def resources(wanted: Resources) -> Manifest:
     """Limits, and requests that are the limits where not given."""

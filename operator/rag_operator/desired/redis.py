@@ -8,7 +8,7 @@ from rag_operator.api.v1alpha1 import RAGService
 from rag_operator.desired import names, quantity
 from rag_operator.desired.config import REDIS_PORT, digest
 from rag_operator.desired.names import Component, Manifest
-from rag_operator.desired.pod import CONTAINER_DEFAULTS, POD_DEFAULTS, pull_secrets, resources
+from rag_operator.desired.pod import CONTAINER_DEFAULTS, POD_DEFAULTS, TMP_MOUNT, pull_secrets, resources
 
 PASSWORD_KEY = "password"  # noqa: S105 - the name of the key
 CONFIG_KEY = "redis.conf"
@@ -132,6 +132,6 @@ def _container(rag: RAGService, image: str) -> Manifest:
         "livenessProbe": {**ping, "periodSeconds": 20, "timeoutSeconds": 5, "failureThreshold": 3},
         "volumeMounts": [
             {"name": "config", "mountPath": DIRECTORY, "readOnly": True},
-            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - the pod's own
+            TMP_MOUNT,
         ],
     }

@@ -3,10 +3,10 @@
 import math
 from datetime import timedelta
 
-from rag_operator.api.v1alpha1 import Pod, RAGService
-from rag_operator.desired import config, names, redis
+from rag_operator.api.v1alpha1 import RAGService
+from rag_operator.desired import config, models, names, redis
 from rag_operator.desired.names import Component, Manifest
-from rag_operator.desired.pod import CONTAINER_DEFAULTS, POD_DEFAULTS, pull_secrets, resources
+from rag_operator.desired.pod import CONTAINER_DEFAULTS, POD_DEFAULTS, TMP_MOUNT, pull_secrets, resources
 from rag_service.contract.settings import PORT
 
 # A pod that must go still takes requests for this long before it is told to stop: until every node has learned that
@@ -44,8 +44,9 @@ def _template(rag: RAGService, image: str, password: str) -> Manifest:
             **_placement(rag),
             "serviceAccountName": rag.metadata.name,
             "terminationGracePeriodSeconds": _seconds(LEAVE + config.DRAIN + rag.spec.slo.timeout + EXIT),
-            "containers": [_container(pod, image)],
-            "volumes": [_config_volume(rag), {"name": "tmp", "emptyDir": {}}],
+            **models.init_containers(rag, image),
+            "containers": [_container(rag, image)],
+            "volumes": [_config_volume(rag), {"name": "tmp", "emptyDir": {}}, *models.volumes(rag)],
         },
     }
 
@@ -71,7 +72,8 @@ def _placement(rag: RAGService) -> Manifest:
     return {key: value for key, value in wanted.items() if value}
 
 
-def _container(pod: Pod, image: str) -> Manifest:
+def _container(rag: RAGService, image: str) -> Manifest:
+    pod = rag.spec.pod
     ready = {"httpGet": {"path": "/readyz", "port": "http"}}
     alive = {"httpGet": {"path": "/healthz", "port": "http"}}
     return {
@@ -83,15 +85,18 @@ def _container(pod: Pod, image: str) -> Manifest:
         "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
         "resources": resources(pod.resources),
         **CONTAINER_DEFAULTS,
-        # Ten minutes to load the models. Afterwards the probes are patient: a pod that is only busy, on a fraction of
-        # a CPU, must neither leave the Service nor be restarted, because the others would get its load as well.
+        # Ten minutes to load the models and, where it is not known yet, to find out what runs them best on this CPU.
+        # Afterwards the probes are quick where the service says that its engine is dead or stuck, and patient where it
+        # says nothing: a pod that is only busy, on a fraction of a CPU, must neither leave the Service nor be
+        # restarted, because the others would get its load as well.
         "startupProbe": {**ready, "periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": 600},
-        "readinessProbe": {**ready, "periodSeconds": 5, "timeoutSeconds": 5, "failureThreshold": 2},
-        "livenessProbe": {**alive, "periodSeconds": 10, "timeoutSeconds": 10, "failureThreshold": 6},
+        "readinessProbe": {**ready, "periodSeconds": 2, "timeoutSeconds": 5, "failureThreshold": 2},
+        "livenessProbe": {**alive, "periodSeconds": 5, "timeoutSeconds": 10, "failureThreshold": 3},
         "lifecycle": {"preStop": {"sleep": {"seconds": _seconds(LEAVE)}}},
         "volumeMounts": [
             {"name": "config", "mountPath": str(config.DIRECTORY), "readOnly": True},
-            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - the pod's own
+            TMP_MOUNT,
+            *models.mounts(rag),
         ],
     }
 

@@ -16,6 +16,7 @@ MODELS_DIRECTORY = Path("/var/lib/ragservice/models")
 # The part of a model's URI before `://`, and where its files are then found.
 MODEL_SCHEMES = {
     "file": "a directory that the container can read",
+    "hf": "a repository of the Hugging Face hub",
     "package": "an installed Python package that carries the model",
 }
 
