@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveInt, SecretStr, model_validator
 
@@ -21,6 +21,11 @@ MODEL_SCHEMES = {
 }
 
 
+BackendName = Literal["openvino", "onnxruntime", "sentence-transformers"]
+Precision = Literal["fp32", "bf16", "int8"]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
 class ModelSettings(Shape):
     """One rung of the quality ladder."""
 
@@ -28,6 +33,23 @@ class ModelSettings(Shape):
         pattern=r"^[!-~]+$", description="what clients call the model: visible ASCII, it goes into a header"
     )
     uri: str = Field(pattern=rf"^({'|'.join(MODEL_SCHEMES)})://.+$", description="where the model's files are")
+    backend: BackendName | Literal["auto"] = Field(
+        default="auto", description="what runs the model; auto: whatever is fastest on this CPU and passes the gate"
+    )
+    precision: Precision | Literal["auto"] = Field(default="auto", description="what it computes in; auto as for backend")
+
+
+class FidelityGate(Shape):
+    """How near to the fp32 scores a backend has to come for `auto` to choose it."""
+
+    tau: Share = Field(default=0.93, description="least rank correlation, Kendall's tau-b, mean over queries")
+    top10: Share = Field(default=0.95, description="least share of the ten best that it finds too, mean over queries")
+    ndcg_loss: Share = Field(default=0.01, description="most nDCG@10 that is lost, where it is known what is relevant")
+    batch_delta: Share = Field(
+        default=0.01,
+        description="most by which two scores of a pair differ, in standard deviations of the scores, when other "
+        "pairs share its batch",
+    )
 
 
 class RedisSettings(Shape):
@@ -57,6 +79,7 @@ class ServiceSettings(Shape):
 
     service: str = Field(min_length=1, description="namespace/name of the RAGService: part of every cache key")
     models: tuple[ModelSettings, ...] = Field(min_length=1, description="best first; the first answers by default")
+    gate: FidelityGate = FidelityGate()
     cache: CacheSettings
     request_timeout: Duration = Field(description="a request that takes longer gets 504")
     drain: Duration = Field(
