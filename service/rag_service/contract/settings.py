@@ -36,7 +36,9 @@ class ModelSettings(Shape):
     backend: BackendName | Literal["auto"] = Field(
         default="auto", description="what runs the model; auto: whatever is fastest on this CPU and passes the gate"
     )
-    precision: Precision | Literal["auto"] = Field(default="auto", description="what it computes in; auto as for backend")
+    precision: Precision | Literal["auto"] = Field(
+        default="auto", description="what it computes in; auto as for backend"
+    )
 
 
 class FidelityGate(Shape):
