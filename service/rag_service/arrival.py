@@ -1,10 +1,16 @@
-"""When a request arrived: at the gateway, where it stamped the time, else at this process. Pure."""
+"""When a request arrived, and how long it may take. Pure.
+
+It arrived at the gateway, where that stamped the time, else at this process.
+"""
 
 import re
+
+from rag_service.contract import duration
 
 # nginx writes `t=1700000000.123`, others milli-, micro- or nanoseconds: in this century, the number of digits before
 # the point tells which.
 _STAMP = re.compile(r"(?:t=)?([0-9]{10}(?:[0-9]{3}){0,3})(\.[0-9]{1,9})?")
+_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 _AHEAD = 1.0  # seconds by which the gateway's clock may be ahead of ours
 
 
@@ -21,3 +27,15 @@ def waited(stamp: str | None, now: float, longest: float) -> float:
     seconds = float(whole + fraction) / 10.0 ** (len(whole) - 10)
     since = now - seconds
     return max(0.0, since) if -_AHEAD <= since <= longest else 0.0
+
+
+def patience(timeout: str | None, longest: float) -> float:
+    """Seconds that a request may take, given its `X-Request-Timeout` header: `2`, `0.5`, `1500ms`, `1m30s`.
+
+    It can only shorten the `longest` seconds. Raises ValueError when it is something else.
+    """
+    if timeout is None:
+        return longest
+    text = timeout.strip()
+    seconds = float(text) if _SECONDS.fullmatch(text) else duration.parse(text).total_seconds()
+    return min(seconds, longest)

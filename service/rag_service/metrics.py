@@ -164,7 +164,7 @@ class MeterCollector(Collector):
 
     def _engine(self) -> Iterator[Metric]:
         engine = self._meter.reranker.engine
-        yield GaugeMetricFamily("ragservice_engine_up", "1 while every engine thread works", value=engine.alive)
+        yield GaugeMetricFamily("ragservice_engine_up", "1 while every engine thread works", value=not engine.trouble)
         yield GaugeMetricFamily(
             "ragservice_engine_queued_tokens", "Tokens that wait for an engine thread", value=engine.queued_tokens
         )

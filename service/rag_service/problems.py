@@ -47,7 +47,9 @@ class SlowAnswerError(RefusedError):
     """The answer was not ready in time."""
 
     def __init__(self) -> None:
-        super().__init__(504, "Timeout", "this took longer than the service's request timeout: send fewer documents")
+        super().__init__(
+            504, "Timeout", "this took longer than the request's or the service's timeout: send fewer documents"
+        )
 
 
 def invalid(error: ValidationError) -> RefusedError:
@@ -75,7 +77,7 @@ def _too_long(error: TooLongError) -> RefusedError:
         422,
         "Tokenizer",
         f"{', '.join(where[:SHOWN])}{_more(where)} would have to be cut to the {error.limit} tokens that the model "
-        "reads, and `truncate` is false: shorten the text or set it to true",
+        "reads, and the request forbids it: shorten the text, or choose another of `long_documents`",
     )
 
 
@@ -99,7 +101,7 @@ REFUSALS: Mapping[type[Exception], Callable[[Any], RefusedError]] = {
     ),
     TooLongError: _too_long,
     BusyError: _busy,
-    EngineDownError: lambda error: RefusedError(503, "Unhealthy", f"{error}: this replica ends, try again"),
+    EngineDownError: lambda error: RefusedError(503, "Unhealthy", f"{error}: try again, for another replica to answer"),
     BatchFailedError: lambda _: RefusedError(503, "Backend", "the model failed on this request; the log says why"),
     Exception: lambda _: RefusedError(500, "Backend", "something failed that should not; the log says what"),
 }

@@ -89,6 +89,8 @@ class Service:
 class ServiceProcess(Service):
     """`rag-service serve` on a free loopback port. It is ended gracefully, unless it was ended already."""
 
+    program: Sequence[str] = ("rag_service",)  # for `python -m`
+
     def __init__(self, directory: Path, models: Mapping[str, str], redis: str = "", **changes: Any) -> None:
         self._config = directory / "config.json"
         self._config.write_text(json.dumps(settings(models, redis, **changes)))
@@ -96,7 +98,7 @@ class ServiceProcess(Service):
         self.process: subprocess.Popen[bytes]
 
     def __enter__(self) -> Self:
-        command = [*WITH_PARENT, sys.executable, "-m", "rag_service", "serve", "--config", str(self._config)]
+        command = [*WITH_PARENT, sys.executable, "-m", *self.program, "serve", "--config", str(self._config)]
         with self._log.open("wb") as log:
             self.process = subprocess.Popen([*command, "--host", "127.0.0.1", "--port", "0"], stdout=log, stderr=log)
         deadline = time.monotonic() + 120

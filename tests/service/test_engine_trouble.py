@@ -2,13 +2,17 @@
 
 import contextlib
 import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.service.running import InProcess, until
+from rag_service.engine import engine
+from tests.service.running import InProcess, ServiceProcess, until
+from tests.service.troubled import DIE, HANG
 
 
 @pytest.fixture
@@ -48,6 +52,99 @@ def test_one_dead_thread_of_several_is_enough(tiny: dict[str, str]) -> None:
         service.gate.errors = [SystemExit("the thread dies")]
         assert service.rerank("q", ["a"]).status_code == 503
         until(lambda: service.client.get("/healthz").status_code == 503)
+
+
+def test_a_thread_that_hangs_is_not_ready_and_is_forgiven_when_it_goes_on(
+    service: InProcess, background: ThreadPoolExecutor
+) -> None:
+    assert service.rerank("measures", ["the speed"]).status_code == 200
+    service.gate.shut()
+    waiting = [background.submit(service.rerank, f"query {number}", ["a", "b" * 50]) for number in range(10)]
+    for answer in waiting:
+        assert answer.result(30).status_code == 503
+        assert "is stuck in a batch of" in answer.result().json()["error"]
+    assert service.client.get("/readyz").status_code == 503
+    assert service.client.get("/healthz").status_code == 200  # it may still come round
+    refused = service.rerank("later", ["a"])
+    assert (refused.status_code, refused.json()["error_type"]) == (503, "Unhealthy")
+    assert service.engine.queued_tokens == 0
+    assert "ragservice_engine_up 0.0" in service.client.get("/metrics").text
+    service.gate.open()
+    until(lambda: service.client.get("/readyz").status_code == 200)
+    assert service.rerank("later", ["a"]).status_code == 200
+
+
+def test_a_thread_that_hangs_for_long_has_the_process_restarted(
+    service: InProcess, background: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "HOPELESS", 0.5)
+    assert service.rerank("measures", ["the speed"]).status_code == 200
+    service.gate.shut()
+    assert background.submit(service.rerank, "q", ["a"]).result(30).status_code == 503
+    until(lambda: service.client.get("/healthz").status_code == 503)
+    assert "is stuck" in service.client.get("/healthz").json()["error"]
+
+
+def test_a_slow_first_batch_is_no_hanging_one(service: InProcess, background: ThreadPoolExecutor) -> None:
+    service.gate.shut()
+    waiting = background.submit(service.rerank, "q", ["a"])
+    until(lambda: service.gate.waiting == 1)
+    time.sleep(2)
+    assert service.client.get("/readyz").status_code == 200
+    service.gate.open()
+    assert waiting.result().status_code == 200
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(("order", "liveness"), [(HANG, 200), (DIE, 503)])
+def test_a_process_whose_engine_is_in_trouble_answers_everyone_and_is_not_ready(
+    tmp_path: Path, tiny: dict[str, str], background: ThreadPoolExecutor, order: str, liveness: int
+) -> None:
+    class Process(ServiceProcess):
+        program = ("tests.service.troubled", str(tmp_path / "order"))
+
+    with Process(tmp_path, tiny, threads=2) as service:
+        assert service.rerank("measures", ["the speed"]).status_code == 200
+        (tmp_path / "order").write_text(order)
+        waiting = [background.submit(service.rerank, f"query {number}", ["a", "b" * 50]) for number in range(10)]
+        assert {answer.result(30).status_code for answer in waiting} == {503}
+        assert service.client.get("/readyz").status_code == 503
+        assert service.client.get("/healthz").status_code == liveness
+        (tmp_path / "order").unlink()
+        if order == HANG:
+            until(lambda: service.client.get("/readyz").status_code == 200)
+            assert service.rerank("again", ["a"]).status_code == 200
+
+
+def test_what_has_to_be_answered_sooner_is_computed_sooner(service: InProcess, background: ThreadPoolExecutor) -> None:
+    def ask(query: str, seconds: str) -> float:
+        body = {"query": query, "texts": ["a" * 40 + letter * 60 for letter in "bcdefghi"]}
+        answer = service.client.post("/rerank", json=body, headers={"X-Request-Timeout": seconds})
+        assert answer.status_code == 200
+        return time.monotonic()
+
+    service.gate.shut()
+    first = background.submit(ask, "fills the thread", "20")
+    until(lambda: service.gate.waiting == 1)
+    patient = background.submit(ask, "patient", "19s")
+    until(lambda: service.engine.queued_tokens > 0)
+    before = service.engine.queued_tokens
+    urgent = background.submit(ask, "urgent", "10s")
+    until(lambda: service.engine.queued_tokens > before)
+    service.gate.open()
+    assert urgent.result(30) < min(patient.result(30), first.result(30))
+
+
+def test_a_client_may_wait_for_less_than_the_service_would(service: InProcess) -> None:
+    service.gate.shut()
+    body = {"query": "q", "texts": ["a"]}
+    for timeout in ("0.1", "100ms", "0"):
+        answer = service.client.post("/rerank", json=body, headers={"X-Request-Timeout": timeout})
+        assert (answer.status_code, answer.json()["error_type"]) == (504, "Timeout")
+    assert service.engine.queued_tokens == 0
+    answer = service.client.post("/rerank", json=body, headers={"X-Request-Timeout": "soon"})
+    assert answer.status_code == 400
+    assert "X-Request-Timeout: 'soon' is not a duration" in answer.json()["error"]
 
 
 def test_a_batch_that_fails_fails_its_requests_alone(service: InProcess) -> None:

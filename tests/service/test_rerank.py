@@ -5,7 +5,8 @@ import unicodedata
 
 import pytest
 
-from tests.service.running import InProcess
+from rag_service.engine.passages import windows
+from tests.service.running import InProcess, until
 
 TEXTS = ["we ship within two days", "open the settings and choose reset password", "refunds take a week"]
 
@@ -81,18 +82,98 @@ def test_two_spellings_of_one_character_are_one_text(service: InProcess) -> None
     assert answer.json() == [{"index": 0, "score": first[0], "text": decomposed}]
 
 
-def test_a_text_that_is_too_long_is_cut_or_refused_as_the_request_says(service: InProcess) -> None:
-    long = "abcde " * 100  # 500 tokens; the model reads 128
-    assert service.rerank("cut", ["short", long]).status_code == 200
-    for _ in range(2):  # a cached score must not hide that the text was cut
-        refused = service.rerank("cut", ["short", long], truncate=False)
+LONG = "abcde " * 100  # 500 tokens; the models read 128
+
+
+@pytest.mark.parametrize("model", ["best", "cosine"])
+@pytest.mark.parametrize("forbid", [{"truncate": False}, {"long_documents": "reject"}])
+def test_a_text_that_is_too_long_is_cut_or_refused_as_the_request_says(
+    service: InProcess, model: str, forbid: dict[str, object]
+) -> None:
+    query = f"cut {next(iter(forbid)).replace('_', '')}"
+    for _ in range(2):  # the second time from the cache
+        answer = service.rerank(query, ["short", LONG], model=model)
+        assert answer.headers["X-Truncated"] == "1"
+        assert {rank["index"]: rank.get("truncated") for rank in answer.json()} == {0: None, 1: True}
+        refused = service.rerank(query, ["short", LONG, "new", LONG], model=model, **forbid)
         assert refused.status_code == 422
-        assert "texts[1]" in refused.json()["error"]
+        assert "texts[1], texts[3] would have to be cut" in refused.json()["error"]
         assert "128 tokens" in refused.json()["error"]
-    assert service.rerank("cut", ["short"], truncate=False).status_code == 200
-    in_query = service.rerank(long, ["short"], truncate=False, model="cosine")
-    assert in_query.status_code == 422
-    assert "the query" in in_query.json()["error"]
+        fits = service.rerank(query, ["short"], model=model, **forbid)
+        assert fits.status_code == 200
+        assert "X-Truncated" not in fits.headers
+        until(lambda: service.rerank(query, ["short", LONG], model=model).headers["X-Cache"].startswith("hit"))
+
+
+def test_a_query_that_is_too_long_is_named(service: InProcess) -> None:
+    for more in ({"truncate": False}, {"long_documents": "max_passage"}):
+        refused = service.rerank(LONG, ["short"], model="cosine", **more)
+        assert refused.status_code == 422
+        assert "the query" in refused.json()["error"]
+    assert "the query" in service.rerank("aaaa " * 27, [LONG], long_documents="max_passage").json()["error"]
+    assert service.rerank("aaaa " * 27, ["short"], long_documents="max_passage").status_code == 200
+    assert service.rerank(LONG, ["short"], model="cosine").headers["X-Truncated"] == "1"
+
+
+@pytest.mark.parametrize("model", ["best", "cosine"])
+def test_a_long_document_is_as_relevant_as_its_best_passage(service: InProcess, model: str) -> None:
+    words = [letter * 3 for letter in "abcdefghijklmnopqrstuvwxyz"]
+    document = " ".join(words[number * 7 % 26] for number in range(100))  # 300 tokens
+    query = "the best passage"
+    answer = service.rerank(query, ["short", document], model=model, long_documents="max_passage", raw_scores=True)
+    assert "X-Truncated" not in answer.headers
+    found = {rank["index"]: rank["score"] for rank in answer.json()}
+    room = 126 if model == "cosine" else 125 - len(query.replace(" ", ""))
+    tokens = [number for number in range(100) for _ in range(3)]
+    passages = [
+        " ".join(document.split()[tokens[start] : tokens[end - 1] + 1]) for start, end in windows(tokens, room, 99)
+    ]
+    assert len(passages) >= 3
+    alone = service.scores(query, passages, model=model)
+    assert found[1] == max(alone) != alone[0]
+    assert found[0] == service.scores(query, ["short"], model=model)[0]
+
+
+def test_scores_of_passages_and_of_cut_documents_are_kept_apart(service: InProcess) -> None:
+    text = "qrstu " * 60 + "abcde " * 60
+
+    def ask(**more: object) -> tuple[dict[str, object], str]:
+        answer = service.rerank("kept apart", [text], raw_scores=True, **more)
+        return answer.json()[0], answer.headers["X-Cache"].split(";")[0]
+
+    cut, passages = ask()[0], ask(long_documents="max_passage")[0]
+    assert cut["score"] != passages["score"]
+    assert cut["truncated"]
+    assert "truncated" not in passages
+    until(lambda: ask(long_documents="truncate") == (cut, "hit"))
+    until(lambda: ask(long_documents="max_passage") == (passages, "hit"))
+
+
+def test_of_a_document_without_end_so_many_passages_are_read(service: InProcess) -> None:
+    for _ in range(2):
+        answer = service.rerank("endless", ["short", "abcde " * 3000], long_documents="max_passage")
+        assert answer.headers["X-Truncated"] == "1"
+        assert [rank["index"] for rank in answer.json() if rank.get("truncated")] == [1]
+
+
+@pytest.mark.parametrize(
+    ("truncate", "long_documents", "status"),
+    [
+        (True, "truncate", 200),
+        (True, "max_passage", 200),
+        (True, "reject", 422),
+        (False, "reject", 200),
+        (False, "truncate", 422),
+        (False, "max_passage", 422),
+    ],
+)
+def test_a_request_says_one_thing_about_long_documents(
+    service: InProcess, truncate: bool, long_documents: str, status: int
+) -> None:
+    answer = service.rerank("one thing", ["a"], truncate=truncate, long_documents=long_documents)
+    assert answer.status_code == status
+    if status == 422:
+        assert "contradicts" in answer.json()["error"]
 
 
 def test_an_answer_says_where_its_time_went(service: InProcess) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rag_service.arrival import waited
+from rag_service.arrival import patience, waited
 
 NOW = 1_800_000_000.0
 
@@ -45,3 +45,17 @@ def test_a_stamp_that_cannot_be_true_counts_for_nothing(stamp: str | None) -> No
 
 def test_a_gateway_whose_clock_is_slightly_ahead_makes_no_negative_latency() -> None:
     assert waited("t=1800000000.4", NOW, longest=10) == 0
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [(None, 10), ("2", 2), (" 0.5 ", 0.5), ("1500ms", 1.5), ("1s500ms", 1.5), ("60", 10), ("1h", 10), ("0", 0)],
+)
+def test_a_client_that_waits_for_less_says_so(header: str | None, seconds: float) -> None:
+    assert patience(header, longest=10) == seconds
+
+
+@pytest.mark.parametrize("header", ["", "soon", "-1", "1e3", "nan", "2 s", "5d", "٣", "1" * 5000])
+def test_a_timeout_that_is_none_is_refused(header: str) -> None:
+    with pytest.raises(ValueError, match="is not a duration"):
+        patience(header, longest=10)

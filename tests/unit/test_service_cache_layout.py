@@ -7,27 +7,33 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag_service.cache import layout
+from rag_service.cache import Score, layout
 from rag_service.cache.breaker import FAILURES, LONGEST_PAUSE, Breaker
 
 HOUR = timedelta(hours=1)
 NOW = 1_800_000_000.0
 
 
-@given(st.floats(width=32, allow_nan=False, allow_infinity=False))
-def test_a_score_comes_back_to_the_bit(score: float) -> None:
-    found = layout.unpack(layout.pack(score, NOW), NOW, HOUR)
+@given(st.floats(width=32, allow_nan=False, allow_infinity=False), st.booleans())
+def test_a_score_comes_back_to_the_bit(score: float, cut: bool) -> None:
+    found = layout.unpack(layout.pack(Score(score, cut), NOW), NOW, HOUR)
     assert found is not None
-    assert np.float32(found).tobytes() == np.float32(score).tobytes()
+    assert np.float32(found.value).tobytes() == np.float32(score).tobytes()
+    assert found.cut is cut
 
 
 @pytest.mark.parametrize(("age", "valid"), [(0, True), (3599, True), (3600, False), (10**6, False), (-30, True)])
 def test_a_score_is_valid_for_its_time_and_no_longer(age: int, valid: bool) -> None:
-    assert (layout.unpack(layout.pack(0.5, NOW - age), NOW, HOUR) is not None) is valid
+    assert (layout.unpack(layout.pack(Score(0.5, True), NOW - age), NOW, HOUR) is not None) is valid
 
 
 def test_a_score_from_a_clock_gone_wrong_does_not_live_for_ever() -> None:
-    assert layout.unpack(layout.pack(0.5, NOW + 86_400), NOW, HOUR) is None
+    assert layout.unpack(layout.pack(Score(0.5, False), NOW + 86_400), NOW, HOUR) is None
+
+
+@pytest.mark.parametrize("now", [0.0, 1e9, 3.7e9])
+def test_a_clock_gone_wrong_breaks_nothing(now: float) -> None:
+    layout.unpack(layout.pack(Score(0.5, True), now), NOW, HOUR)
 
 
 @pytest.mark.parametrize("value", [None, b"", b"1234567", b"123456789"])

@@ -6,47 +6,70 @@ from hypothesis import strategies as st
 from rag_service.engine.pending import Batch, Pending, padded
 
 SIZES = st.lists(st.integers(1, 300), min_size=1, max_size=20)
+DEADLINES = st.integers(0, 5)
 
 
 def test_inputs_of_one_length_run_together_up_to_the_budget() -> None:
     pending: Pending[str, str] = Pending()
-    pending.add("a", "model", [8, 7, 100, 6])
-    pending.add("b", "model", [5, 98])
-    assert pending.take(24) == Batch("model", 8, (("a", 0), ("a", 1), ("a", 3)))
-    assert pending.take(1000) == Batch("model", 104, (("a", 2), ("b", 1)))
-    assert pending.take(1000) == Batch("model", 8, (("b", 0),))
-    assert pending.take(1000) is None
+    pending.add("a", "model", [8, 7, 100, 6], 1)
+    pending.add("b", "model", [5, 98], 1)
+    assert pending.take(lambda _: 24) == Batch("model", 8, (("a", 0), ("a", 1), ("a", 3)))
+    assert pending.take(lambda _: 1000) == Batch("model", 104, (("a", 2), ("b", 1)))
+    assert pending.take(lambda _: 1000) == Batch("model", 8, (("b", 0),))
+    assert pending.take(lambda _: 1000) is None
 
 
 def test_models_share_no_batch() -> None:
     pending: Pending[str, str] = Pending()
-    pending.add("a", "first", [8])
-    pending.add("b", "second", [8])
-    batches = [pending.take(1000), pending.take(1000)]
-    assert [batch.model for batch in batches if batch] == ["first", "second"]
+    pending.add("a", "first", [8], 1)
+    pending.add("b", "second", [8], 1)
+    budgets = {"first": 8, "second": 16}
+    pending.add("c", "second", [8], 1)
+    batches = [pending.take(budgets.__getitem__), pending.take(budgets.__getitem__)]
+    assert [(batch.model, len(batch.inputs)) for batch in batches if batch] == [("first", 1), ("second", 2)]
 
 
 def test_an_input_longer_than_the_budget_runs_alone() -> None:
     pending: Pending[str, str] = Pending()
-    pending.add("a", "model", [512, 512])
-    assert pending.take(8) == Batch("model", 512, (("a", 0),))
+    pending.add("a", "model", [512, 512], 1)
+    assert pending.take(lambda _: 8) == Batch("model", 512, (("a", 0),))
 
 
-@given(st.lists(st.tuples(SIZES, st.sampled_from(["x", "y"])), max_size=8), st.integers(1, 600), st.data())
+def test_who_has_to_be_answered_first_goes_first_and_takes_others_along() -> None:
+    pending: Pending[str, str] = Pending()
+    pending.add("patient", "model", [8, 100], 9)
+    pending.add("urgent", "model", [8], 2)
+    pending.add("between", "model", [104], 5)
+    assert pending.take(lambda _: 16) == Batch("model", 8, (("urgent", 0), ("patient", 0)))
+    assert pending.take(lambda _: 512) == Batch("model", 104, (("between", 0), ("patient", 1)))
+
+
+def test_jobs_are_overdue_from_their_deadline_on() -> None:
+    pending: Pending[str, str] = Pending()
+    pending.add("early", "model", [8, 100], 2)
+    pending.add("late", "model", [8, 100], 3)
+    assert pending.overdue(1.9) == set()
+    assert pending.overdue(2) == {"early"}
+    assert pending.overdue(3) == {"early", "late"}
+    pending.drop("early")
+    assert pending.overdue(2) == set()
+
+
+@given(st.lists(st.tuples(SIZES, st.sampled_from(["x", "y"]), DEADLINES), max_size=8), st.integers(1, 600), st.data())
 def test_every_input_is_taken_once_unless_its_job_was_dropped(
-    jobs: list[tuple[list[int], str]], budget: int, data: st.DataObject
+    jobs: list[tuple[list[int], str, int]], budget: int, data: st.DataObject
 ) -> None:
     pending: Pending[int, str] = Pending()
-    for number, (sizes, model) in enumerate(jobs):
-        pending.add(number, model, sizes)
+    for number, (sizes, model, deadline) in enumerate(jobs):
+        pending.add(number, model, sizes, deadline)
     dropped = data.draw(st.sets(st.sampled_from(range(len(jobs))))) if jobs else set()
     for number in dropped:
         pending.drop(number)
-    kept = [(number, sizes) for number, (sizes, _) in enumerate(jobs) if number not in dropped]
+    kept = [(number, sizes) for number, (sizes, _, _) in enumerate(jobs) if number not in dropped]
     assert pending.tokens == sum(sum(sizes) for _, sizes in kept)
     taken = []
-    while batch := pending.take(budget):
-        assert len(batch.inputs) == 1 or len(batch.inputs) * batch.length <= budget
+    while batch := pending.take(lambda _: budget):
+        assert len(batch.inputs) == 1 or batch.tokens <= budget
         for number, index in batch.inputs:
             assert padded(jobs[number][0][index]) == batch.length
             assert jobs[number][1] == batch.model
@@ -55,13 +78,15 @@ def test_every_input_is_taken_once_unless_its_job_was_dropped(
     assert pending.tokens == 0
 
 
-@given(st.lists(SIZES, min_size=1, max_size=8))
-def test_the_input_that_waited_longest_is_in_the_next_batch(jobs: list[list[int]]) -> None:
+@given(st.lists(st.tuples(SIZES, DEADLINES), min_size=1, max_size=8), st.integers(0, 7))
+def test_the_most_urgent_input_is_in_the_next_batch(jobs: list[tuple[list[int], int]], left: int) -> None:
     pending: Pending[int, str] = Pending()
-    for number, sizes in enumerate(jobs):
-        pending.add(number, "model", sizes)
-    left = [number for number, sizes in enumerate(jobs) for _ in sizes]
-    while batch := pending.take(64):
-        assert batch.inputs[0][0] == left[0]
+    for number, (sizes, deadline) in enumerate(jobs):
+        pending.add(number, "model", sizes, deadline)
+    pending.drop(left)
+    waiting = [(deadline, number) for number, (sizes, deadline) in enumerate(jobs) for _ in sizes if number != left]
+    while batch := pending.take(lambda _: 64):
+        assert batch.inputs[0][0] == min(waiting)[1]
         for number, _ in batch.inputs:
-            left.remove(number)
+            waiting.remove((jobs[number][1], number))
+    assert not waiting

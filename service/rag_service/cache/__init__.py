@@ -5,7 +5,14 @@ Rankings, top_n and return flags are never cached; every combination of known pa
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
+
+
+class Score(NamedTuple):
+    """A document's raw score, and whether the model had to leave out part of the document or of the query."""
+
+    value: float
+    cut: bool
 
 
 @dataclass
@@ -32,10 +39,10 @@ class Cache(Protocol):
     async def stop(self) -> None:
         """Write what is still to be written, within bounded time."""
 
-    async def lookup(self, fingerprint: str, query: str, documents: Sequence[str]) -> list[float | None]:
+    async def lookup(self, fingerprint: str, query: str, documents: Sequence[str]) -> list[Score | None]:
         """The score of each document, None where it is unknown. Adds a bounded delay when the cache is away."""
 
-    def store(self, fingerprint: str, query: str, scores: Mapping[str, float]) -> None:
+    def store(self, fingerprint: str, query: str, scores: Mapping[str, Score]) -> None:
         """Keep scores by document, later: the caller does not wait for it."""
 
 
@@ -52,9 +59,9 @@ class NoCache:
     async def stop(self) -> None:
         """See `Cache`."""
 
-    async def lookup(self, fingerprint: str, query: str, documents: Sequence[str]) -> list[float | None]:  # noqa: ARG002
+    async def lookup(self, fingerprint: str, query: str, documents: Sequence[str]) -> list[Score | None]:  # noqa: ARG002
         """See `Cache`."""
         return [None] * len(documents)
 
-    def store(self, fingerprint: str, query: str, scores: Mapping[str, float]) -> None:
+    def store(self, fingerprint: str, query: str, scores: Mapping[str, Score]) -> None:
         """See `Cache`."""

@@ -1,17 +1,21 @@
 """How scores lie in Redis. Pure.
 
 One hash for each (service, model, query); in it one field for each document. No text is stored, only digests.
-A value is the score and when it was computed: a score is too old some fixed time after that, however often it was
-read, and whatever else was written to its hash since.
+A value is the score, whether the model read all of the document, and when it was computed: a score is too old some
+fixed time after that, however often it was read, and whatever else was written to its hash since.
 """
 
 import hashlib
 import struct
 from datetime import timedelta
 
-VERSION = 1  # part of every key: raise it when anything here changes, and old entries are never read again
+from rag_service.cache import Score
 
+VERSION = 2  # part of every key: raise it when anything here changes, and old entries are never read again
+
+# The score; seconds since `_EPOCH` (enough until 2088), and in the lowest bit whether something was cut.
 _VALUE = struct.Struct("<fI")
+_EPOCH = 1_577_836_800  # 2020-01-01
 # Clocks of two machines differ. A score from further in the future than this was written by a clock gone wrong.
 _SKEW = 60
 
@@ -26,18 +30,18 @@ def key(service: str, fingerprint: str, query: str) -> str:
     return f"ragservice:{VERSION}:{service}:{fingerprint}:{digest(query).hex()}"
 
 
-def pack(score: float, now: float) -> bytes:
-    """A field's value. `score` must be a number that float32 holds; `now`: seconds since 1970."""
-    return _VALUE.pack(score, int(now))
+def pack(score: Score, now: float) -> bytes:
+    """A field's value. `score.value` must be a number that float32 holds; `now`: seconds since 1970."""
+    return _VALUE.pack(score.value, max(0, int(now) - _EPOCH) << 1 | score.cut)
 
 
-def unpack(value: bytes | None, now: float, ttl: timedelta) -> float | None:
+def unpack(value: bytes | None, now: float, ttl: timedelta) -> Score | None:
     """The score in a field, to the bit as it was packed; None when there is none, or none that is still valid."""
     if value is None or len(value) != _VALUE.size:
         return None
-    score: float
     score, created = _VALUE.unpack(value)
-    return score if -_SKEW <= now - created < ttl.total_seconds() else None
+    valid = -_SKEW <= now - _EPOCH - (created >> 1) < ttl.total_seconds()
+    return Score(score, bool(created & 1)) if valid else None
 
 
 def expiry(ttl: timedelta) -> int:

@@ -15,7 +15,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from rag_service.cache import Trouble, layout
+from rag_service.cache import Score, Trouble, layout
 from rag_service.cache.breaker import Breaker
 from rag_service.contract.settings import CacheSettings, RedisSettings, read_password
 
@@ -68,9 +68,9 @@ class PairCache:
         with contextlib.suppress(*_GONE, RedisError):
             await self._client.aclose()
 
-    async def lookup(self, fingerprint: str, query: str, documents: Sequence[str]) -> list[float | None]:
+    async def lookup(self, fingerprint: str, query: str, documents: Sequence[str]) -> list[Score | None]:
         """See `Cache`. One round trip."""
-        unknown: list[float | None] = [None] * len(documents)
+        unknown: list[Score | None] = [None] * len(documents)
         if self._breaker.open:
             return unknown
         key = layout.key(self._service, fingerprint, query)
@@ -89,7 +89,7 @@ class PairCache:
         now = self._clock()
         return [layout.unpack(value, now, self._ttl) for part in parts for value in part]
 
-    def store(self, fingerprint: str, query: str, scores: Mapping[str, float]) -> None:
+    def store(self, fingerprint: str, query: str, scores: Mapping[str, Score]) -> None:
         """See `Cache`. What cannot be written soon is dropped: it costs a computation, never an answer."""
         now = self._clock()
         values = {layout.digest(document): layout.pack(score, now) for document, score in scores.items()}

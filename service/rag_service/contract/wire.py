@@ -6,13 +6,27 @@ Beyond that shape, a document may be an object with an `id` and `metadata` that 
 
 import math
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, FailFast, Field, JsonValue, Tag
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    FailFast,
+    Field,
+    JsonValue,
+    Tag,
+    model_validator,
+)
 
 PATH = "/rerank"
 HEADER_MODEL = "X-Model"
 HEADER_CACHE = "X-Cache"
+HEADER_TRUNCATED = "X-Truncated"  # how many of the request's documents the model did not read to their end
+HEADER_TIMEOUT = "X-Request-Timeout"  # of a request: how long its client waits, where that is less than the service's
+
+LongDocuments = Literal["truncate", "max_passage", "reject"]
 
 
 def _finite(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
@@ -85,9 +99,26 @@ class RerankRequest(BaseModel):
     top_n: int | None = Field(default=None, ge=1, description="return only the n best; all by default")
     raw_scores: bool = Field(default=False, description="the model's own output, without activation")
     return_text: bool = Field(default=False, description="return each document's text with its rank")
-    truncate: bool = Field(
-        default=True, description="cut pairs that are longer than the model can read; refuse them with 422 otherwise"
+    long_documents: LongDocuments | None = Field(
+        default=None,
+        description="documents that are longer than the model can read: `truncate` (the default) cuts them, "
+        "`max_passage` reads them in overlapping passages of which the best one counts, `reject` refuses the request "
+        "with 422",
     )
+    truncate: bool | None = Field(
+        default=None, description="`true` and `false` say `truncate` and `reject` in text-embeddings-inference's words"
+    )
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> Self:
+        if self.truncate is not None and self.long_documents and self.truncate == (self.long_documents == "reject"):
+            raise ValueError(f"truncate {str(self.truncate).lower()} contradicts long_documents {self.long_documents}")
+        return self
+
+    @property
+    def long(self) -> LongDocuments:
+        """What is to be done with documents that are too long."""
+        return self.long_documents or ("reject" if self.truncate is False else "truncate")
 
 
 class Rank(BaseModel):
@@ -97,6 +128,9 @@ class Rank(BaseModel):
 
     index: int = Field(description="position of the document in the request")
     score: float
+    truncated: Literal[True] | None = Field(
+        default=None, description="the model did not read the document, or the query, to its end; absent if it did"
+    )
     text: str | None = None
     id: str | None = None
     metadata: dict[str, JsonValue] | None = None

@@ -1,34 +1,46 @@
 """The engine: threads that take batches of waiting inputs and hand scores back to the event loop."""
 
 import asyncio
+import hashlib
 import logging
+import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
-from time import perf_counter
+from time import monotonic, perf_counter, thread_time
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rag_service.contract.admission import retry_after
+from rag_service.contract.wire import LongDocuments
+from rag_service.engine.cost import FEWEST, Cost
+from rag_service.engine.health import HOPELESS, PERIOD, Doing, Watchdog
 from rag_service.engine.pending import Batch, Pending
 from rag_service.engine.rankers import Ranker
-from rag_service.engine.tokens import Tokens
+from rag_service.engine.reader import Reader
+from rag_service.engine.tokens import Read, Tokens, TooLongError, together
 
-# Padded tokens in one batch. A longer one gains nothing on a CPU, and makes the next wait longer.
-MOST_TOKENS, FEWEST_TOKENS = 512, 128
 # A backend may fail on one batch: its requests fail, no others. One that fails so often in a row is broken.
 FAILURES = 3
+# Engine threads that one thread can tokenise for; on the fastest CPUs it takes an eighth of the time of scoring.
+TOKENISED = 4
 
 _NOTHING: NDArray[np.float32] = np.empty(0, np.float32)
+_PROBE = bytes(1 << 20)
+
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)
 
 
 class EngineDownError(Exception):
-    """A thread of the engine has died: nothing is computed any more, the process has to be restarted."""
+    """A thread of the engine has died or is stuck: nothing can be relied on to be computed."""
 
 
 class BatchFailedError(Exception):
@@ -45,9 +57,10 @@ class BusyError(Exception):
 
 @dataclass(frozen=True)
 class Scored:
-    """Raw scores of the documents, in order, and how long each step took in seconds."""
+    """Raw scores of the documents, in order, whether something of each was left out, and seconds by step."""
 
     scores: Sequence[float]
+    cut: Sequence[bool]
     seconds: Mapping[str, float]
 
 
@@ -70,6 +83,7 @@ class _Job:
     done: asyncio.Future[NDArray[np.float32]]
     rows: list[NDArray[np.float32]]
     missing: int
+    deadline: float  # of `monotonic`
     started: float | None = None  # when its first batch began, of `perf_counter`
 
 
@@ -79,17 +93,23 @@ class Engine:
     def __init__(self, threads: int, patience: timedelta) -> None:
         """Work that could not be done within `patience` is refused."""
         self.work = Work(busy=[0.0] * threads)
+        self.costs: defaultdict[Ranker, Cost] = defaultdict(Cost)
         self._patience = patience
         self._pending: Pending[_Job, Ranker] = Pending()
         self._changed = threading.Condition()
         self._stopping = False
-        self._died: BaseException | None = None
+        self._trouble: str | None = None
+        self._died = False
+        self._doing: list[Doing | None] = [None] * threads
+        self._computing = [0] * threads  # tokens
+        self._watchdog = Watchdog(threads)
         self._jobs: set[_Job] = set()
         self._threads = [
             threading.Thread(target=self._run, args=(number,), name=f"engine-{number}", daemon=True)
             for number in range(threads)
         ]
-        self._tokenising = ThreadPoolExecutor(1, "tokenise")
+        self._tokenising = ThreadPoolExecutor(-(-threads // TOKENISED), "tokenise")
+        self._watching: asyncio.Task[None]
         self._loop: asyncio.AbstractEventLoop
 
     async def start(self) -> None:
@@ -97,21 +117,29 @@ class Engine:
         self._loop = asyncio.get_running_loop()
         for thread in self._threads:
             thread.start()
+        self._watching = asyncio.create_task(self._watch())
 
     async def stop(self) -> None:
-        """End the threads after the batches in hand. Requests that still wait fail."""
+        """End the threads. Those who still wait get EngineDownError; a thread that is stuck is left behind."""
+        self._watching.cancel()
+        self._tell("the server stops")
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
-        for thread in self._threads:
-            await asyncio.to_thread(thread.join)
-        self._tokenising.shutdown()
-        self._fail("the engine was stopped")
+        if not self._trouble:
+            await asyncio.gather(*(asyncio.to_thread(thread.join) for thread in self._threads))
+        self._tokenising.shutdown(wait=False)
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing can be scored at present; None while the engine works."""
+        return self._trouble
 
     @property
     def alive(self) -> bool:
-        """Whether every thread that was started can still work."""
-        return self._died is None and all(thread.is_alive() for thread in self._threads)
+        """Whether the engine works, or may still come round by itself."""
+        stuck = self._watchdog.stuck
+        return not self._died and (stuck is None or stuck[1] < HOPELESS)
 
     @property
     def queued_tokens(self) -> int:
@@ -120,23 +148,29 @@ class Engine:
 
     @property
     def speed(self) -> float | None:
-        """Tokens a second that all threads read together, measured so far; None before the first batch."""
+        """Tokens per second while all threads work; None before the first batch."""
         busy = sum(self.work.busy)
-        return self.work.scored / busy * len(self._threads) if busy else None
+        return self.work.scored / busy * len(self.work.busy) if busy and self.work.scored else None
 
-    async def check(self, ranker: Ranker, query: str, documents: Sequence[str]) -> None:
-        """Raise TooLongError when the model cannot read query and documents whole."""
-        await self._loop.run_in_executor(self._tokenising, ranker.encode, query, documents, False)
-
-    async def score(self, ranker: Ranker, query: str, documents: Sequence[str]) -> Scored:
+    async def score(
+        self,
+        ranker: Ranker,
+        query: str,
+        documents: Sequence[str],
+        long: LongDocuments = "truncate",
+        deadline: float = math.inf,
+    ) -> Scored:
         """Score documents. Cancel it when nobody wants the answer any more: what still waits is then never computed.
 
-        Raises EngineDownError, BatchFailedError, and BusyError when more waits than could be done in time.
+        `deadline`: of `time.monotonic`. Earlier ones go first; what still waits then is dropped. Raises
+        EngineDownError, BatchFailedError, TooLongError where the documents must not be cut, BusyError when more waits
+        than could be done in time, TimeoutError at the deadline.
         """
         began = perf_counter()
-        inputs = await self._loop.run_in_executor(self._tokenising, ranker.encode, query, documents)
+        first, read = await self._read(ranker, query, documents, long)
+        inputs = [*first, *(tokens for one in read for tokens in one.inputs)]
         queued = perf_counter()
-        job = _Job(ranker, inputs, self._loop.create_future(), [_NOTHING] * len(inputs), len(inputs))
+        job = _Job(ranker, inputs, self._loop.create_future(), [_NOTHING] * len(inputs), len(inputs), deadline)
         self._admit(job)
         try:
             rows = await job.done
@@ -145,56 +179,98 @@ class Engine:
             if job.missing:
                 with self._changed:
                     self._pending.drop(job)
-        scores = ranker.scores(rows)
+        found = iter(ranker.scores(rows))
+        scores = [max(next(found) for _ in one.inputs) for one in read]
         ended, started = perf_counter(), job.started or queued
-        return Scored(scores, {"tokenise": queued - began, "queue": started - queued, "score": ended - started})
+        steps = {"tokenise": queued - began, "queue": started - queued, "score": ended - started}
+        return Scored(scores, [one.cut for one in read], steps)
+
+    async def _read(
+        self, ranker: Ranker, query: str, documents: Sequence[str], long: LongDocuments
+    ) -> tuple[Sequence[Tokens], Sequence[Read]]:
+        """Tokenise, a group of documents at a time: requests that come meanwhile have their turn in between."""
+
+        def begin(some: Sequence[str]) -> tuple[Reader, list[Read]]:
+            reader = ranker.reader(query, long)
+            return reader, reader.read(some)
+
+        groups = together(documents)
+        reader, made = await self._tokenise(begin, next(groups))
+        for group in groups:
+            try:
+                made += await self._tokenise(reader.read, group)
+            except TooLongError as error:
+                raise error.after(len(made)) from None
+        return reader.first, made
+
+    async def _tokenise(self, work: Callable[Given, Result], *given: Given.args, **_: Given.kwargs) -> Result:
+        return await self._loop.run_in_executor(self._tokenising, work, *given)
 
     def _admit(self, job: _Job) -> None:
         sizes = [len(tokens.ids) for tokens in job.inputs]
+        patience = timedelta(seconds=min(self._patience.total_seconds(), job.deadline - monotonic()))
         with self._changed:
-            if self._died or self._stopping:
-                raise EngineDownError("the engine does not run")
+            if self._trouble or self._stopping:
+                raise EngineDownError(self._trouble or "the server stops")
             self.work.offered += sum(sizes)
-            if wait := retry_after(self._pending.tokens, sum(sizes), self.speed, self._patience):
+            if wait := retry_after(self._pending.tokens, sum(sizes), self.speed, patience):
                 raise BusyError(wait)
             self._jobs.add(job)
-            self._pending.add(job, job.ranker, sizes)
+            self._pending.add(job, job.ranker, sizes, job.deadline)
             self._changed.notify(len(sizes))
 
     def _run(self, number: int) -> None:
         """One thread's life."""
         failures = 0
         try:
-            while batch := self._next():
+            while batch := self._next(number):
                 began = perf_counter()
                 inputs = [job.inputs[index] for job, index in batch.inputs]
                 rows, error = _compute(batch.model, inputs, batch.length)
                 failures = failures + 1 if error else 0
-                with self._changed:
-                    self.work.busy[number] += perf_counter() - began
-                    self.work.batches += 1
-                    if error:
-                        # The rest of these requests is lost as well, and must not count as further failures.
-                        for job in {job for job, _ in batch.inputs}:
-                            self._pending.drop(job)
-                    else:
-                        self.work.scored += sum(len(tokens.ids) for tokens in inputs)
+                self._done(number, batch, perf_counter() - began, error)
                 self._loop.call_soon_threadsafe(self._deliver, batch, began, rows, error)
                 if failures == FAILURES:
                     raise EngineDownError(f"{failures} batches in a row failed")
-        except BaseException as error:
+        except BaseException:
             log.exception("Engine thread %d died", number)
-            self._loop.call_soon_threadsafe(self._die, error)
+            self._loop.call_soon_threadsafe(self._die)
 
-    def _next(self) -> Batch[_Job, Ranker] | None:
+    def _next(self, number: int) -> Batch[_Job, Ranker] | None:
         """Wait for a batch; None when the engine stops. A lone request is shared out among the threads."""
         with self._changed:
             while not self._stopping:
-                share = -(-self._pending.tokens // len(self._threads))
-                if batch := self._pending.take(min(max(share, FEWEST_TOKENS), MOST_TOKENS)):
+                self._drop_overdue()
+                if batch := self._pending.take(self._budget):
+                    words = f"a batch of {len(batch.inputs)} inputs of {batch.length} tokens"
+                    self._doing[number] = Doing(words, self.costs[batch.model].seconds(batch.tokens))
+                    self._computing[number] = batch.tokens
                     return batch
                 self._changed.wait()
         return None
+
+    def _budget(self, model: Ranker) -> int:
+        share = -(-(self._pending.tokens + sum(self._computing)) // len(self._threads))
+        return min(max(share, FEWEST), self.costs[model].budget)
+
+    def _drop_overdue(self) -> None:
+        for job in self._pending.overdue(monotonic()):
+            self._pending.drop(job)
+            self._loop.call_soon_threadsafe(_end, job, TimeoutError("the deadline has passed"))
+
+    def _done(self, number: int, batch: Batch[_Job, Ranker], seconds: float, error: Exception | None) -> None:
+        with self._changed:
+            self._doing[number] = None
+            self._computing[number] = 0
+            self.work.busy[number] += seconds
+            self.work.batches += 1
+            if error:
+                # The rest of these requests is lost as well, and must not count as further failures.
+                for job in {job for job, _ in batch.inputs}:
+                    self._pending.drop(job)
+            else:
+                self.costs[batch.model].learn(batch.tokens, seconds)
+                self.work.scored += sum(len(job.inputs[index].ids) for job, index in batch.inputs)
 
     def _deliver(
         self, batch: Batch[_Job, Ranker], began: float, rows: Sequence[NDArray[np.float32]], error: Exception | None
@@ -212,15 +288,50 @@ class Engine:
             if not job.missing:
                 job.done.set_result(np.stack(job.rows))
 
-    def _die(self, error: BaseException) -> None:
-        self._died = error
-        self._fail("a thread of the engine has died")
+    async def _watch(self) -> None:
+        """See whether a thread is stuck, as long as the engine runs. Those who wait are told, and may come again."""
+        last = monotonic()
+        while True:
+            await asyncio.sleep(PERIOD)
+            share = await asyncio.to_thread(_cpu_share) if self._watchdog.suspicious else 1.0
+            now = monotonic()
+            self._watchdog.look(self._doing, now - last, share)
+            last = now
+            if self._died:
+                continue
+            stuck = self._watchdog.stuck
+            if stuck and not self._trouble:
+                self._fail(f"an engine thread is stuck in {stuck[0].words}")
+            elif self._trouble and not stuck:
+                log.warning("The engine works again")
+                self._trouble = None
 
-    def _fail(self, reason: str) -> None:
-        """On the event loop: answer everyone who waits."""
+    def _die(self) -> None:
+        self._died = True
+        self._fail("an engine thread has died")
+
+    def _fail(self, trouble: str) -> None:
+        """On the event loop: from now on score nothing, and tell everyone who waits."""
+        log.error("%s: %d requests are not answered", trouble, len(self._jobs))
+        self._trouble = trouble
+        self._tell(trouble)
+
+    def _tell(self, trouble: str) -> None:
         for job in self._jobs:
-            if not job.done.done():
-                job.done.set_exception(EngineDownError(reason))
+            _end(job, EngineDownError(trouble))
+
+
+def _end(job: _Job, error: Exception) -> None:
+    if not job.done.done():
+        job.done.set_exception(error)
+
+
+def _cpu_share() -> float:
+    """The share of a CPU that a thread of this process gets, measured over some milliseconds of work."""
+    began, used = perf_counter(), thread_time()
+    for _ in range(5):
+        hashlib.blake2b(_PROBE).digest()  # leaves the interpreter to others
+    return min(1.0, (thread_time() - used) / (perf_counter() - began))
 
 
 def _compute(

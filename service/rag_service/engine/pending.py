@@ -1,8 +1,9 @@
 """The inputs that wait for an engine thread, ready to be taken as batches of one length. Pure: no threads, no clock."""
 
-from collections import deque
-from collections.abc import Sequence
+from bisect import insort
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Generic, TypeVar
 
 STEP = 8
@@ -28,49 +29,81 @@ class Batch(Generic[Job, Model]):
     length: int
     inputs: tuple[tuple[Job, int], ...]
 
+    @property
+    def tokens(self) -> int:
+        """What the model has to read, padding included."""
+        return self.length * len(self.inputs)
 
-@dataclass(frozen=True)
-class _Input(Generic[Job]):
-    arrival: int
+
+@dataclass(eq=False)
+class _Share(Generic[Job]):
+    """Those inputs of one job that have one length, the last one first. `urgency`: what is smaller goes first."""
+
+    urgency: tuple[float, int]
     job: Job
-    index: int
-    tokens: int
+    inputs: list[tuple[int, int]]  # index and number of tokens
 
 
 class Pending(Generic[Job, Model]):
-    """Waiting inputs by model and padded length, in order of arrival. `tokens`: their sum, without padding."""
+    """Waiting inputs by model and padded length, earliest deadline first. `tokens`: their sum, without padding."""
 
     def __init__(self) -> None:
         self.tokens = 0
-        self._queues: dict[tuple[Model, int], deque[_Input[Job]]] = {}
-        self._arrivals = 0
+        self._queues: dict[tuple[Model, int], list[_Share[Job]]] = {}
+        self._arrivals = count()
 
-    def add(self, job: Job, model: Model, sizes: Sequence[int]) -> None:
-        """Queue a job's inputs, given by their numbers of tokens."""
-        for index, size in enumerate(sizes):
-            self._queues.setdefault((model, padded(size)), deque()).append(_Input(self._arrivals, job, index, size))
-        self._arrivals += 1
+    def add(self, job: Job, model: Model, sizes: Sequence[int], deadline: float) -> None:
+        """Queue a job's inputs, given by their numbers of tokens. Of equal deadlines, the one that came first leads."""
+        urgency = (deadline, next(self._arrivals))
+        shares: dict[int, _Share[Job]] = {}
+        for index in range(len(sizes) - 1, -1, -1):
+            share = shares.setdefault(padded(sizes[index]), _Share(urgency, job, []))
+            share.inputs.append((index, sizes[index]))
+        for length, share in shares.items():
+            insort(self._queues.setdefault((model, length), []), share, key=lambda one: one.urgency)
         self.tokens += sum(sizes)
 
-    def take(self, budget: int) -> Batch[Job, Model] | None:
-        """The input that has waited longest, and others of its model and length, up to `budget` padded tokens."""
-        if not self._queues:
+    def take(self, budget: Callable[[Model], int]) -> Batch[Job, Model] | None:
+        """The most urgent input, and the next ones of its model and length, up to the model's padded tokens."""
+        key = min(self._queues, key=lambda key: self._queues[key][0].urgency, default=None)
+        if key is None:
             return None
-        key = min(self._queues, key=lambda key: self._queues[key][0].arrival)
         model, length = key
         queue = self._queues[key]
-        taken = tuple(queue.popleft() for _ in range(min(len(queue), max(1, budget // length))))
-        if not queue:
-            del self._queues[key]
-        self.tokens -= sum(one.tokens for one in taken)
-        return Batch(model, length, tuple((one.job, one.index) for one in taken))
+        taken: list[tuple[Job, int]] = []
+        most = max(1, budget(model) // length)
+        done = 0
+        for share in queue:
+            while share.inputs and len(taken) < most:
+                index, size = share.inputs.pop()
+                taken.append((share.job, index))
+                self.tokens -= size
+            if share.inputs:
+                break
+            done += 1
+        self._keep(key, queue[done:])
+        return Batch(model, length, tuple(taken))
+
+    def overdue(self, now: float) -> set[Job]:
+        """The jobs whose deadline has come and of which something still waits; they stay until they are dropped."""
+        late: set[Job] = set()
+        for queue in self._queues.values():
+            for share in queue:
+                if share.urgency[0] > now:
+                    break
+                late.add(share.job)
+        return late
 
     def drop(self, job: Job) -> None:
         """Forget what still waits of a job whose answer nobody wants any more."""
         for key, queue in list(self._queues.items()):
-            kept = deque(one for one in queue if one.job is not job)
-            self.tokens -= sum(one.tokens for one in queue if one.job is job)
-            if kept:
-                self._queues[key] = kept
-            else:
-                del self._queues[key]
+            kept = [share for share in queue if share.job is not job]
+            if len(kept) < len(queue):
+                self.tokens -= sum(size for share in queue if share.job is job for _, size in share.inputs)
+                self._keep(key, kept)
+
+    def _keep(self, key: tuple[Model, int], queue: list[_Share[Job]]) -> None:
+        if queue:
+            self._queues[key] = queue
+        else:
+            del self._queues[key]

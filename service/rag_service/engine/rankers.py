@@ -8,10 +8,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from rag_service.contract.wire import LongDocuments
 from rag_service.engine.backends import Backend
 from rag_service.engine.backends.onnx import OnnxBackend
 from rag_service.engine.pending import padded
-from rag_service.engine.tokens import Tokeniser, Tokens, TooLongError
+from rag_service.engine.reader import Reader
+from rag_service.engine.tokens import Tokeniser, Tokens
 from rag_service.models import ModelError
 from rag_service.models.manifest import TOKENIZER, Manifest
 
@@ -23,30 +25,43 @@ class Ranker(Protocol):
     backend: Backend
     fingerprint: str
 
-    def encode(self, query: str, documents: Sequence[str], cut: bool = True) -> list[Tokens]:
-        """The inputs of the model. Raises TooLongError, with positions of documents, or -1 for the query."""
+    def reader(self, query: str, long: LongDocuments) -> Reader:
+        """What makes inputs of documents to be ranked for a query. Raises TooLongError as `Reader.read` does."""
+
+    def encode(self, query: str, documents: Sequence[str]) -> list[Tokens]:
+        """All inputs at once, cut where they are too long."""
 
     def scores(self, rows: NDArray[np.float32]) -> list[float]:
-        """One raw score a document, each a number that float32 holds, from the outputs of `encode`'s inputs."""
+        """One raw score an input of documents, each a number that float32 holds, from the outputs of all inputs."""
 
     def activate(self, score: float) -> float:
         """A raw score on the scale that clients expect."""
 
 
-class CrossEncoder:
-    """Reads the query with each document. A raw score is a logit, an activated one a probability."""
-
+class _Loaded:
     def __init__(self, manifest: Manifest, tokeniser: Tokeniser, backend: Backend) -> None:
         self.manifest = manifest
         self.backend = backend
         self.fingerprint = manifest.fingerprint("fp32")
         self._tokeniser = tokeniser
 
-    def encode(self, query: str, documents: Sequence[str], cut: bool = True) -> list[Tokens]:
+    def reader(self, query: str, long: LongDocuments) -> Reader:
+        """See `Ranker`."""
+        raise NotImplementedError
+
+    def encode(self, query: str, documents: Sequence[str]) -> list[Tokens]:
+        """See `Ranker`."""
+        reader = self.reader(query, "truncate")
+        return [*reader.first, *(tokens for read in reader.read(documents) for tokens in read.inputs)]
+
+
+class CrossEncoder(_Loaded):
+    """Reads the query with each document. A raw score is a logit, an activated one a probability."""
+
+    def reader(self, query: str, long: LongDocuments) -> Reader:
         """See `Ranker`."""
         # The query is read again with each document: a thousand times to the end of a long one would take minutes.
-        query = self._tokeniser.readable(query)
-        return self._tokeniser([(query, document) for document in documents], cut)
+        return Reader(self._tokeniser, long, self._tokeniser.readable(query))
 
     def scores(self, rows: NDArray[np.float32]) -> list[float]:
         """See `Ranker`."""
@@ -57,21 +72,12 @@ class CrossEncoder:
         return 1 / (1 + math.exp(-score)) if score >= 0 else 1 - 1 / (1 + math.exp(score))
 
 
-class BiEncoder:
+class BiEncoder(_Loaded):
     """Embeds query and documents apart. A score is the cosine of two embeddings, activated or not."""
 
-    def __init__(self, manifest: Manifest, tokeniser: Tokeniser, backend: Backend) -> None:
-        self.manifest = manifest
-        self.backend = backend
-        self.fingerprint = manifest.fingerprint("fp32")
-        self._tokeniser = tokeniser
-
-    def encode(self, query: str, documents: Sequence[str], cut: bool = True) -> list[Tokens]:
-        """The query's tokens, then the documents'. See `Ranker`."""
-        try:
-            return self._tokeniser([query, *documents], cut)
-        except TooLongError as error:
-            raise TooLongError([position - 1 for position in error.positions], error.limit) from None
+    def reader(self, query: str, long: LongDocuments) -> Reader:
+        """See `Ranker`. The query is an input of its own, the first."""
+        return Reader(self._tokeniser, long, None, self._tokeniser([query]))
 
     def scores(self, rows: NDArray[np.float32]) -> list[float]:
         """See `Ranker`. Summed row by row: a matrix product would round by the number of rows."""

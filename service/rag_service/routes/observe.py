@@ -14,9 +14,10 @@ router = APIRouter()
 
 @router.get("/healthz", response_class=Response, responses={503: {"model": Problem}})
 async def healthz(request: Request) -> Response:
-    """Whether the process works; if not, restart it."""
-    if not request.app.state.reranker.engine.alive:
-        raise RefusedError(503, "Unhealthy", "an engine thread has died: the process has to be restarted")
+    """Whether the process works, or may still come round by itself; if not, restart it."""
+    engine = request.app.state.reranker.engine
+    if not engine.alive:
+        raise RefusedError(503, "Unhealthy", f"{engine.trouble}: the process has to be restarted")
     return Response("ok\n", media_type="text/plain")
 
 
@@ -25,7 +26,9 @@ async def readyz(request: Request) -> Response:
     """Whether requests should be sent here. There is no server before the models are loaded."""
     if request.app.state.drain.begun:
         raise RefusedError(503, "Unhealthy", "the server is about to stop")
-    return await healthz(request)
+    if trouble := request.app.state.reranker.engine.trouble:
+        raise RefusedError(503, "Unhealthy", trouble)
+    return Response("ok\n", media_type="text/plain")
 
 
 @router.get("/metrics", response_class=Response)

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
+from rag_service.arrival import patience
+from rag_service.contract.wire import HEADER_TIMEOUT
 from rag_service.problems import RefusedError
 
 Result = TypeVar("Result")
@@ -33,12 +35,19 @@ async def read_json(request: Request, most: int) -> bytes:
     return bytes(body)
 
 
-@asynccontextmanager
-async def within(request: Request, seconds: float, late: Callable[[], RefusedError]) -> AsyncIterator[None]:
-    """Raise `late` when so many seconds since the request's arrival have passed."""
-    left = request.state.arrived + seconds - time.monotonic()
+def deadline(request: Request, longest: float) -> float:
+    """When the request has to be answered, of `time.monotonic`; its client may wait for less than `longest` seconds."""
     try:
-        async with asyncio.timeout(left):
+        return float(request.state.arrived) + patience(request.headers.get(HEADER_TIMEOUT), longest)
+    except ValueError as error:
+        raise RefusedError(400, "Validation", f"{HEADER_TIMEOUT}: {error}, or as seconds") from None
+
+
+@asynccontextmanager
+async def within(deadline: float, late: Callable[[], RefusedError]) -> AsyncIterator[None]:
+    """Raise `late` at the deadline."""
+    try:
+        async with asyncio.timeout(deadline - time.monotonic()):
             yield
     except TimeoutError:
         raise late() from None

@@ -13,7 +13,7 @@ from rag_service.contract.wire import Document, Problem, Rank, RerankRequest, ca
 from rag_service.metrics import Meter
 from rag_service.problems import RefusedError, SlowAnswerError, SlowBodyError, invalid
 from rag_service.rerank import Answer, Reranker
-from rag_service.routes.requests import read_json, unless_gone, within
+from rag_service.routes.requests import deadline, read_json, unless_gone, within
 from rag_service.watch import CLIENT_GONE
 
 RANKS = TypeAdapter(list[Rank])
@@ -43,12 +43,12 @@ async def rerank(request: Request) -> Response:
     settings: ServiceSettings = request.app.state.settings
     reranker: Reranker = request.app.state.reranker
     meter: Meter = request.app.state.meter
-    seconds = settings.request_timeout.total_seconds()
+    until = deadline(request, settings.request_timeout.total_seconds())
     try:
-        async with within(request, seconds, SlowBodyError):
+        async with within(until, SlowBodyError):
             wanted = parse(await read_json(request, settings.limits.body_bytes), settings.limits)
-        async with within(request, seconds, SlowAnswerError):
-            answer = await unless_gone(request, reranker.rerank(wanted))
+        async with within(until, SlowAnswerError):
+            answer = await unless_gone(request, reranker.rerank(wanted, until))
     except ClientDisconnect:
         return Response(status_code=CLIENT_GONE)
     meter.ranked(answer.hits, answer.misses)
@@ -74,7 +74,8 @@ def parse(body: bytes, limits: Limits) -> RerankRequest:
 
 
 def _headers(answer: Answer) -> Mapping[str, str]:
-    return {
+    truncated = {wire.HEADER_TRUNCATED: str(answer.truncated)} if answer.truncated else {}
+    return truncated | {
         wire.HEADER_MODEL: answer.model,
         wire.HEADER_CACHE: cache_header(answer.hits, answer.misses),
         "Server-Timing": ", ".join(f"{step};dur={seconds * 1000:.1f}" for step, seconds in answer.seconds.items()),
