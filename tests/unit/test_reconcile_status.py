@@ -101,6 +101,16 @@ def test_no_pod_and_no_trouble_is_progress() -> None:
     assert ready.message == "0 of 1 pods answer; the others start"
 
 
+def test_a_model_that_is_being_prepared_is_progress() -> None:
+    container = {"name": "prepare-best", "state": {"running": {}}}
+    pod = {"metadata": {"name": "p"}, "status": {"phase": "Pending", "initContainerStatuses": [container]}}
+    observed = Observed(reranker=[pod], redis=[READY_POD])
+    built = status.build(RAGService.parse(BODY), IMAGES, observed, SCALING, failure=None, now=NOW)
+    ready = condition(built, ConditionType.READY)
+    assert (ready.status.value, ready.reason) == ("False", "Progressing")
+    assert ready.message == "0 of 1 pods answer; model best is being fetched and prepared"
+
+
 def test_before_the_first_plan_nothing_is_said_about_scaling() -> None:
     built = build(scaling=Scaling(GOAL, State(required=1)))
     assert conditions.find(built.conditions, ConditionType.SCALING_ACTIVE) is None

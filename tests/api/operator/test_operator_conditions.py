@@ -8,7 +8,7 @@ import yaml
 
 from rag_operator.api import crd
 from rag_operator.api.v1alpha1 import API_VERSION, KIND
-from rag_operator.cluster import EVENT, RAG_SERVICE, ClusterError, Kind
+from rag_operator.cluster import EVENT, POD, RAG_SERVICE, ClusterError, Kind
 from tests.api.conftest import Kubectl
 from tests.api.operator.client import Api, eventually
 from tests.api.operator.kubelet import Kubelet
@@ -66,6 +66,50 @@ async def test_a_container_that_ends_with_its_last_words(api: Api, operator: Ope
         "ended with exit code 1: rag-service: model best: the package gt-none is not installed" in condition["message"]
     )
     # It mends itself: the status follows.
+    kubelet.statuses.clear()
+    await ready_reason(api, "Available")
+
+
+@pytest.mark.parametrize(
+    ("line", "state"),
+    [
+        ("rag-service: hf://acme/ranker: the hub knows no such model", "waiting"),
+        ("rag-service: hf://acme/ranker: the model is gated: a token is needed", "terminated"),
+        ("rag-service: hf://acme/ranker: no space left on the volume", "waiting"),
+    ],
+    ids=["not found", "token", "space"],
+)
+async def test_a_model_that_cannot_be_prepared(
+    api: Api, operator: OperatorProcess, kubelet: Kubelet, line: str, state: str
+) -> None:
+    ended = {"terminated": {"exitCode": 2, "reason": "Error", "message": f"fetching\n{line}\n"}}
+    again = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s restarting failed container"}}
+    status = container(state={"waiting": {"reason": "PodInitializing"}})
+    one = {"name": "prepare-best", "image": "ragservice/service:test", "imageID": "", "ready": False, "restartCount": 1}
+    init = {**one, "state": again, "lastState": ended} if state == "waiting" else {**one, "state": ended}
+    kubelet.statuses["reranker"] = {**status, "initContainerStatuses": [init]}
+    await api.make(models=[{"name": "best", "uri": "hf://acme/ranker"}])
+    condition = await ready_reason(api, "ModelNotPrepared")
+    assert condition["status"] == "False"
+    [pod] = await api.list(POD, api.namespace, "app.kubernetes.io/component=reranker")
+    name = pod["metadata"]["name"]
+    assert condition["message"] == (
+        f"model best cannot be prepared in pod {name}: {line}; see `kubectl logs {name} -c prepare-best`"
+    )
+
+
+async def test_a_pod_whose_models_are_prepared_becomes_ready(
+    api: Api, operator: OperatorProcess, kubelet: Kubelet
+) -> None:
+    running = {"name": "prepare-best", "image": "", "imageID": "", "ready": False, "restartCount": 0, "started": True}
+    state = {"running": {"startedAt": "2026-01-01T00:00:00Z"}}
+    kubelet.statuses["reranker"] = {
+        **container(state={"waiting": {"reason": "PodInitializing"}}),
+        "initContainerStatuses": [running | {"state": state}],
+        "conditions": [{"type": "PodScheduled", "status": "True"}],
+    }
+    await api.make(models=[{"name": "best", "uri": "hf://acme/ranker"}])
+    await ready_reason(api, "Progressing")
     kubelet.statuses.clear()
     await ready_reason(api, "Available")
 
