@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rag_service.contract.wire import LongDocuments
-from rag_service.engine.backends import Backend
-from rag_service.engine.backends.onnx import OnnxBackend
+from rag_service.engine import backends
+from rag_service.engine.backends import REFERENCE, Backend, Variant
 from rag_service.engine.pending import padded
 from rag_service.engine.reader import Reader
 from rag_service.engine.tokens import Tokeniser, Tokens
@@ -23,7 +23,8 @@ class Ranker(Protocol):
 
     manifest: Manifest
     backend: Backend
-    fingerprint: str
+    variant: Variant
+    fingerprint: str  # of the scores: of the model, and of what it computes in
 
     def reader(self, query: str, long: LongDocuments) -> Reader:
         """What makes inputs of documents to be ranked for a query. Raises TooLongError as `Reader.read` does."""
@@ -39,10 +40,11 @@ class Ranker(Protocol):
 
 
 class _Loaded:
-    def __init__(self, manifest: Manifest, tokeniser: Tokeniser, backend: Backend) -> None:
+    def __init__(self, manifest: Manifest, tokeniser: Tokeniser, backend: Backend, variant: Variant) -> None:
         self.manifest = manifest
         self.backend = backend
-        self.fingerprint = manifest.fingerprint("fp32")
+        self.variant = variant
+        self.fingerprint = manifest.fingerprint(variant.precision)
         self._tokeniser = tokeniser
 
     def reader(self, query: str, long: LongDocuments) -> Reader:
@@ -93,16 +95,19 @@ def _length(vector: NDArray[np.float64]) -> float:
     return max(math.sqrt((vector * vector).sum()), 1e-12)
 
 
-def load(directory: Path, manifest: Manifest) -> Ranker:
-    """A model from its prepared files, warm. Raises ModelError when it cannot be loaded."""
+def load(directory: Path, manifest: Manifest, variant: Variant = REFERENCE, threads: int = 1) -> Ranker:
+    """A model from its prepared files, warm, for so many engine threads.
+
+    Raises ModelError when it cannot be loaded.
+    """
     tokeniser = Tokeniser(directory / TOKENIZER, manifest.recipe.max_tokens)
     kind = CrossEncoder if manifest.recipe.kind == "cross-encoder" else BiEncoder
-    made = kind(manifest, tokeniser, OnnxBackend(directory))
+    made = kind(manifest, tokeniser, backends.load(directory, manifest, variant, threads), variant)
     inputs = made.encode("query", ["document"])
     try:
         rows = made.backend.run(inputs, padded(max(len(tokens.ids) for tokens in inputs)))
     except Exception as error:
-        raise ModelError(f"{manifest.uri} does not run: {str(error).splitlines()[0]}") from error
+        raise ModelError(f"{manifest.uri} does not run on {variant}: {str(error).splitlines()[0]}") from error
     if kind is CrossEncoder and rows.shape != (1, 1):
         raise ModelError(f"{manifest.uri}: a cross-encoder has one label, this model has {rows.shape[-1]}")
     return made
