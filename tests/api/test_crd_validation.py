@@ -83,6 +83,8 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("spec.models", [{**_MODEL, "uri": "hf://acme/best ranker"}], _HUB),
     ("spec.models", [{**_MODEL, "uri": "hf://acme/ranker@"}], _HUB),
     ("spec.models", [{**_MODEL, "uri": "hf://../ranker"}], _HUB),
+    ("spec.models", [{**_MODEL, "uri": "hf://acme/ranker@../other"}], _HUB),
+    ("spec.models", [{**_MODEL, "uri": "hf://acme/ranker..other"}], _HUB),
     (
         "spec.models",
         [{**_MODEL, "backend": "TensorRT"}],

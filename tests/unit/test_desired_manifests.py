@@ -3,13 +3,14 @@
 import json
 import os
 from base64 import b64decode, b64encode
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from rag_operator.api.v1alpha1 import RAGService
+from rag_operator.api.v1alpha1 import Backend, Precision, RAGService
 from rag_operator.desired import names, redis
 from rag_operator.desired.manifests import HpaBounds, Inputs, Manifest, manifests, replicas_only
 from rag_service.contract.settings import ServiceSettings
@@ -128,9 +129,10 @@ def test_targets_and_bounds_restart_nothing(spec: Manifest) -> None:
         changed(pod={"resources": {"limits": {"cpu": "2", "memory": "1Gi"}}}),
         changed(pod={"labels": {"team": "search"}, "nodeSelector": {"disk": "ssd"}}),
         changed(pod={"tolerations": [{"operator": "Exists"}], "priorityClassName": "high"}),
+        changed(models=[{**MINIMAL["models"][0], "precision": "FP32"}]),
         changed(modelStorage={"claimName": "models"}),
     ],
-    ids=["models", "timeout", "ttl", "env", "resources", "labels", "placement", "storage"],
+    ids=["models", "timeout", "ttl", "env", "resources", "labels", "placement", "precision", "storage"],
 )
 def test_what_the_service_reads_restarts_only_the_reranker(spec: Manifest) -> None:
     assert restarted(spec) == {"reranker"}
@@ -198,6 +200,20 @@ def test_the_service_can_read_its_settings_and_a_newer_operator_adds_none() -> N
     assert settings.cache.redis.url == "redis://faq-redis:6379/0"
     # A service of an older image refuses settings that it does not know: only what the operator sets is written.
     assert set(json.loads(text)) == {"service", "models", "cache", "requestTimeout", "drain", "threads"}
+
+
+def test_every_backend_and_precision_is_one_that_the_service_knows() -> None:
+    model = MINIMAL["models"][0]
+    for backend, precision in product(Backend, Precision):
+        spec = changed(models=[{**model, "backend": backend.value, "precision": precision.value}])
+        text = built(spec)["ConfigMap", "faq-config"]["data"]["config.json"]
+        (read,) = ServiceSettings.model_validate_json(text).models
+        assert read.backend.replace("-", "") == backend.value.lower()
+        assert read.precision == precision.value.lower()
+        # What is left to the service is not written, for the sake of older services.
+        written = json.loads(text)["models"][0]
+        assert ("backend" in written) == (backend is not Backend.AUTO)
+        assert ("precision" in written) == (precision is not Precision.AUTO)
 
 
 @pytest.mark.parametrize(("cpu", "threads"), [("250m", 1), ("1", 1), (2, 2), ("3900m", 3), ("16", 16)])

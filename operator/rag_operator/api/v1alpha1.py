@@ -253,7 +253,7 @@ class Model(Part):
             "such as hf://ORGANISATION/NAME",
             **rules(
                 (
-                    f"!self.startsWith('hf://') || {matches('self', HUB_PATTERN)}",
+                    f"!self.startsWith('hf://') || ({matches('self', HUB_PATTERN)} && !self.contains('..'))",
                     "after hf:// must come ORGANISATION/NAME, and @REVISION where one is meant, such as "
                     "hf://cross-encoder/ms-marco-MiniLM-L6-v2",
                 )
@@ -310,7 +310,8 @@ class ModelStorage(Part):
         min_length=1,
         max_length=253,
         description="A PersistentVolumeClaim that all pods share, so that a model is fetched and prepared once, not by "
-        "each pod; models that were prepared ahead of time are found there by their URI. Pods on several nodes need "
+        "each pod. It may hold models that were prepared ahead of time: hf://ORGANISATION/NAME in the directory "
+        "ORGANISATION--NAME, others in any, found by the URI that they were made from. Pods on several nodes need "
         "access mode ReadWriteMany, or ReadOnlyMany where every model is prepared. When left out, each pod's own "
         "space on its node's disk.",
     )

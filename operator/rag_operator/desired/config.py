@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 
-from rag_operator.api.v1alpha1 import RAGService
+from rag_operator.api.v1alpha1 import Backend, Model, Precision, RAGService
 from rag_operator.desired import names, quantity
 from rag_operator.desired.names import Component, Manifest
+from rag_service.contract import settings as contract
 from rag_service.contract.settings import CacheSettings, ModelSettings, RedisSettings, ServiceSettings
 
 DIRECTORY = Path("/etc/ragservice")
@@ -17,12 +19,23 @@ REDIS_PORT = 6379
 # How long the service still takes requests after SIGTERM, while it asks clients to connect elsewhere.
 DRAIN = timedelta(seconds=2)
 
+_BACKENDS: Mapping[Backend, contract.BackendName] = {
+    Backend.OPENVINO: "openvino",
+    Backend.ONNX_RUNTIME: "onnxruntime",
+    Backend.SENTENCE_TRANSFORMERS: "sentence-transformers",
+}
+_PRECISIONS: Mapping[Precision, contract.Precision] = {
+    Precision.FP32: "fp32",
+    Precision.BF16: "bf16",
+    Precision.INT8: "int8",
+}
+
 
 def settings(rag: RAGService) -> ServiceSettings:
     """What `rag-service serve` reads."""
     return ServiceSettings(
         service=f"{rag.metadata.namespace}/{rag.metadata.name}",
-        models=tuple(ModelSettings(name=model.name, uri=model.uri) for model in rag.spec.models),
+        models=tuple(map(_model, rag.spec.models)),
         cache=CacheSettings(
             ttl=rag.spec.cache.ttl,
             redis=RedisSettings(
@@ -34,6 +47,13 @@ def settings(rag: RAGService) -> ServiceSettings:
         drain=DRAIN,
         threads=max(1, int(quantity.parse(rag.spec.pod.resources.limits["cpu"]))),
     )
+
+
+def _model(model: Model) -> ModelSettings:
+    """A model's settings; what is left to the service is not written, as in `text`."""
+    chosen = {"backend": _BACKENDS.get(model.backend), "precision": _PRECISIONS.get(model.precision)}
+    set_here = {name: value for name, value in chosen.items() if value}
+    return ModelSettings.model_validate({"name": model.name, "uri": model.uri, **set_here})
 
 
 def text(rag: RAGService) -> str:
