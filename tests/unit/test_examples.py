@@ -1,5 +1,6 @@
 """Every file in examples/ is what the API and the service take."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,16 @@ def _job(manifest: dict[str, Any]) -> None:
     [container] = manifest["spec"]["template"]["spec"]["containers"]
     assert container["image"] == f"ragservice/loadtest:{__version__}"
     assert container["resources"]["limits"]["memory"]
+
+
+def test_what_an_example_leaves_as_a_comment_is_taken_too() -> None:
+    text = (EXAMPLES / "hub.yaml").read_text()
+    manifest = yaml.safe_load(re.sub(r"^  # (?= *\w+:)", "  ", text, flags=re.MULTILINE))
+    metadata = {"namespace": "default", "uid": "0", **manifest["metadata"]}
+    spec = RAGService.parse({**manifest, "metadata": metadata}).spec
+    assert spec.hugging_face.token_secret_ref is not None
+    assert spec.hugging_face.endpoint is not None
+    assert spec.model_storage.claim_name == "models"
 
 
 CHECKS = {KIND: _rag_service, "Job": _job}
