@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
@@ -100,3 +100,13 @@ def weights(architecture: str, vocabulary: int, seed: int) -> dict[str, np.ndarr
         return encoder
     encoder |= linear("pooler.dense", HIDDEN, HIDDEN)
     return {f"bert.{name}": value for name, value in encoder.items()} | linear("classifier", 1, HIDDEN)
+
+
+def in_parts(directory: Path, parts: int) -> None:
+    """Publish the weights of a model in several files."""
+    whole = load_file(directory / "model.safetensors")
+    names = sorted(whole)
+    for number in range(parts):
+        part = {name: whole[name] for name in names[number::parts]}
+        save_file(part, directory / f"model-{number + 1:05}-of-{parts:05}.safetensors")
+    (directory / "model.safetensors").unlink()

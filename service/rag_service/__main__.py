@@ -4,8 +4,9 @@ import argparse
 import logging
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import get_args
 
 from pydantic import ValidationError
 
@@ -46,7 +47,24 @@ def _parser() -> argparse.ArgumentParser:
     make = model.add_parser("prepare", help="make a model's files ready to be served")
     make.add_argument("uri", help=" or ".join(f"{scheme}://…" for scheme in settings.MODEL_SCHEMES))
     make.add_argument("--out", type=Path, required=True, metavar="DIR", help="directory to write")
+    make.add_argument(
+        "--precision",
+        type=_precisions,
+        default="auto",
+        metavar="P,P",
+        help="graphs to make: fp32, which also serves bf16, always; int8; auto: int8 where its library is installed",
+    )
     return parser
+
+
+def _precisions(text: str) -> Collection[prepare.Made]:
+    """What `--precision` asks for. Raises argparse.ArgumentTypeError."""
+    named = set(text.split(","))
+    if unknown := named - {*get_args(settings.Precision), "auto"}:
+        raise argparse.ArgumentTypeError(f"{', '.join(sorted(unknown))}: write fp32, bf16, int8 or auto")
+    if "int8" in named or ("auto" in named and prepare.quantises()):
+        return (*prepare.ALWAYS, "int8")
+    return prepare.ALWAYS
 
 
 def _serve(options: argparse.Namespace) -> None:
@@ -67,8 +85,10 @@ def _serve(options: argparse.Namespace) -> None:
 
 
 def _prepare(options: argparse.Namespace) -> None:
-    made = prepare.prepare(options.uri, options.out)
-    print(f"{options.out}: {made.recipe.kind} of {made.uri}, {', '.join(made.graphs)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    made = prepare.prepare(options.uri, options.out, options.precision)
+    graphs = " and ".join(made.graphs) or "for sentence-transformers alone, which has to be installed to serve it"
+    print(f"{options.out}: {made.recipe.kind} of {made.uri}, {graphs}")
 
 
 if __name__ == "__main__":

@@ -36,6 +36,8 @@ TINY_EMBEDDINGS = {
     "how do i reset my password": [0.161168098, -0.081655704, -0.138481393, -0.023680633, -0.240516856, 0.406623513],
     "a": [0.15124312, -0.061173994, -0.076197736, 0.067497358, -0.264394909, 0.185073748],
 }
+# The same, of the first token instead of the mean.
+CLS_EMBEDDING = [0.054114781, -0.090198606, -0.19332312, -0.046052478, -0.180652916, 0.289469838]
 # sentence-transformers 6.2.0 on the same, `encode(text, normalize_embeddings=True)`: the first six dimensions, and
 # the cosine to the first text. The last text is cut to 256 tokens.
 PASSWORD = "How do I reset my password?"
@@ -221,7 +223,7 @@ BROKEN = {
         "the tokenizer knows 260 tokens, the model only 56",
     ),
     "broken config": (lambda source: (source / "config.json").write_text("{"), "cannot be read as JSON"),
-    "a download cut short": (cut, "is it complete"),
+    "a download cut short": (cut, "are they complete"),
     "a missing tensor": (lambda source: tensors(source, classifier__weight=None), "classifier.weight"),
     "two labels": (
         lambda source: tensors(source, classifier__weight=np.zeros((2, models.HIDDEN), np.float32)),
@@ -265,12 +267,29 @@ def test_a_uri_that_leads_nowhere_gives_one_clear_line(
     assert error.count("\n") == 1
 
 
-def test_another_pooling_is_refused(tmp_path: Path) -> None:
-    source = models.bi_encoder(tmp_path / "model")
+def pooling(source: Path, mode: str) -> None:
     (source / "1_Pooling").mkdir()
-    (source / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}')
-    with pytest.raises(ModelError, match="only mean pooling can be served, this model uses pooling_mode_cls_token"):
-        prepare(f"file://{source}", tmp_path / "out")
+    (source / "1_Pooling" / "config.json").write_text(json.dumps({mode: True, "pooling_mode_max_tokens": False}))
+
+
+def test_a_model_that_takes_the_first_token_for_the_text_is_exported(tmp_path: Path) -> None:
+    source = models.bi_encoder(tmp_path / "model", seed=7)
+    pooling(source, "pooling_mode_cls_token")
+    ranker = loaded(f"file://{source}", tmp_path)
+    (row,) = rows(ranker, "how do i reset my password", [])
+    assert row[:6] == pytest.approx(CLS_EMBEDDING, abs=2e-6)
+
+
+def test_what_cannot_be_exported_is_kept_as_published(tmp_path: Path) -> None:
+    source = models.bi_encoder(tmp_path / "model")
+    pooling(source, "pooling_mode_weightedmean_tokens")
+    (source / "secrets.txt.bak").write_text("not the model's")
+    made = prepare(f"file://{source}", tmp_path / "out")
+    assert (made.recipe.graph, made.graphs) == (None, {})
+    kept = {
+        path.relative_to(tmp_path / "out" / "source").as_posix() for path in (tmp_path / "out").rglob("source/**/*")
+    }
+    assert kept == {"1_Pooling", "1_Pooling/config.json", "config.json", "model.safetensors", "tokenizer.json"}
 
 
 def test_a_directory_with_other_files_is_not_overwritten(tmp_path: Path) -> None:

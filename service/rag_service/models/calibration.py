@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 TEXTS = Path(__file__).with_name("calibration.txt")  # see CALIBRATION.md
 LONGEST = 14  # questions in one document: some 200 tokens
+_LENGTHS = (1, 1, 2, 4, 8, LONGEST)
 
 Half = Literal["learn", "judge"]
 
@@ -40,8 +41,7 @@ def requests(half: Half, queries: int, documents: int, seed: int = 0) -> list[Re
     asked, rest = found[:queries], found[queries:]
     if len(asked) < queries or len(rest) < LONGEST:
         raise ValueError(f"{queries} queries are too many: there are {len(found)} questions")
-    lengths = [1, 1, 2, 4, 8, LONGEST]
-    pool = [" ".join(draw.sample(rest, draw.choice(lengths))) for _ in range(4 * documents)]
+    pool = [_document(rest, draw) for _ in range(4 * documents)]
     words = [_words(text) for text in pool]
     made = []
     for query in asked:
@@ -50,6 +50,17 @@ def requests(half: Half, queries: int, documents: int, seed: int = 0) -> list[Re
         near = sorted(range(len(pool)), key=lambda number: -len(wanted & words[number]) / len(words[number]) ** 0.5)
         made.append(Request(query, [pool[number] for number in near[:documents]]))
     return made
+
+
+def pairs(half: Half, number: int, seed: int = 0) -> list[tuple[str, str]]:
+    """Queries with a document each, the same for the same arguments."""
+    draw = random.Random(seed)  # noqa: S311
+    found = questions(half)
+    return [(draw.choice(found), _document(found, draw)) for _ in range(number)]
+
+
+def _document(found: Sequence[str], draw: random.Random) -> str:
+    return " ".join(draw.sample(found, draw.choice(_LENGTHS)))
 
 
 def _words(text: str) -> frozenset[str]:

@@ -23,7 +23,8 @@ from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
 from rag_service.models import ModelError
-from rag_service.models.source import Source
+from rag_service.models.manifest import Kind
+from rag_service.models.source import CONFIG, Pooling, Source
 
 OPSET, IR = 20, 9  # the first with Gelu, and the format that goes with it: ONNX Runtime 1.17 and newer read both
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -53,16 +54,18 @@ class Config(BaseModel):
 def export(source: Source, path: Path) -> None:
     """Write the graph, its large tensors beside it in `<path>.data`. Raises ModelError on weights that do not fit."""
     try:
-        weights = load_file(source.weights)
+        weights = {name: tensor for path in source.weights for name, tensor in load_file(path).items()}
     except (SafetensorError, OSError, TypeError, KeyError) as error:
-        raise ModelError(f"{source.uri}: {source.weights} cannot be read, is it complete? ({error})") from error
+        raise ModelError(
+            f"{source.uri}: the weights in {source.directory} cannot be read, are they complete? ({error})"
+        ) from error
     try:
         graph = _Graph(Config.model_validate(source.config), weights)
-        model = graph.build(cross_encoder=source.kind == "cross-encoder")
+        model = graph.build(source.described.kind, source.described.pooling)
         onnx.checker.check_model(model, full_check=True)
     except ValidationError as error:
         said = "; ".join(f"{one['loc'][0]}: {one['msg']}" for one in error.errors(include_url=False))
-        raise ModelError(f"{source.uri}: {source.config_file.name}: {said}") from error
+        raise ModelError(f"{source.uri}: {CONFIG}: {said}") from error
     except KeyError as error:
         raise ModelError(f"{source.uri}: the weights lack {error}") from error
     except (ValueError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -87,7 +90,7 @@ class _Graph:
         self._heads = config.num_attention_heads
         self.vocabulary = len(self._weights["embeddings.word_embeddings.weight"])
 
-    def build(self, cross_encoder: bool) -> onnx.ModelProto:
+    def build(self, kind: Kind, pooling: Pooling) -> onnx.ModelProto:
         """The whole model."""
         hidden = self._embeddings()
         mask = self._node("Cast", "attention_mask", to=TensorProto.FLOAT)
@@ -95,11 +98,11 @@ class _Graph:
         bias = self._node("Mul", self._node("Sub", self._number("one", 1), bias), self._number("masked", _MASKED))
         for layer in range(self._config.num_hidden_layers):
             hidden = self._layer(f"encoder.layer.{layer}", hidden, bias)
-        if cross_encoder:
-            output, width = self._logits(hidden), 1
+        if kind == "cross-encoder":
+            name, output, width = "logits", self._logits(hidden), 1
         else:
-            output, width = self._mean(hidden, mask), self._hidden
-        name = "logits" if cross_encoder else "sentence_embedding"
+            pooled = self._mean(hidden, mask) if pooling == "mean" else self._first(hidden)
+            name, output, width = "sentence_embedding", self._direction(pooled), self._hidden
         self._nodes.append(helper.make_node("Identity", [output], [name]))
         graph = helper.make_graph(
             self._nodes,
@@ -166,9 +169,16 @@ class _Graph:
         # As a product per text, because the runtime's ReduceSum adds in another order when the batch holds one text.
         axis = self._constant("axis_1", np.array([1]))
         total = self._node("Squeeze", self._node("MatMul", self._node("Unsqueeze", mask, axis), hidden), axis)
-        mean = self._node("Div", total, self._node("ReduceSum", mask, axis, keepdims=1))
-        norm = self._node("Max", self._node("ReduceL2", mean, axis, keepdims=1), self._number("tiny", 1e-12))
-        return self._node("Div", mean, norm)
+        return self._node("Div", total, self._node("ReduceSum", mask, axis, keepdims=1))
+
+    def _first(self, hidden: str) -> str:
+        first = self._node("Gather", hidden, self._constant("start", np.array([0])), axis=1)
+        return self._node("Squeeze", first, self._constant("axis_1", np.array([1])))
+
+    def _direction(self, vector: str) -> str:
+        axis = self._constant("axis_1", np.array([1]))
+        norm = self._node("Max", self._node("ReduceL2", vector, axis, keepdims=1), self._number("tiny", 1e-12))
+        return self._node("Div", vector, norm)
 
     def _norm(self, name: str, value: str) -> str:
         weight, bias = self._weight(f"{name}.weight"), self._weight(f"{name}.bias")

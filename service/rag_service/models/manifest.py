@@ -1,6 +1,8 @@
 """What a directory of prepared files holds: graphs, `tokenizer.json` and this manifest."""
 
+import contextlib
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -8,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt, ValidationError
 
 from rag_service.contract.model import Shape
+from rag_service.contract.settings import Precision
 from rag_service.models import ModelError
 
 FILE = "manifest.json"
@@ -16,8 +19,6 @@ TOKENIZER = "tokenizer.json"
 SOURCE = "source"
 
 Kind = Literal["cross-encoder", "bi-encoder"]
-Precision = Literal["fp32", "bf16", "int8"]
-"""What a model computes in: 32-bit floats; bfloat16 where it pays; 8-bit integers with fixed scales."""
 
 
 class Recipe(Shape):
@@ -61,6 +62,10 @@ class Manifest(Shape):
         description="by precision; bf16 runs the fp32 graph. None at all: `source` holds the published files"
     )
 
+    refused: Mapping[Literal["int8"], Graph] = Field(
+        default={}, description="graphs that were made, but are too far from fp32 to be served, and were not kept"
+    )
+
     def graph(self, precision: Precision) -> Graph | None:
         """The graph that a backend runs at this precision; None where there is none."""
         return self.graphs.get("int8" if precision == "int8" else "fp32")
@@ -85,6 +90,13 @@ def read(directory: Path) -> Manifest | None:
         return Manifest.model_validate_json(content)
     except ValidationError as error:
         raise ModelError(f"{path} is not a manifest of this version: prepare the model again") from error
+
+
+def mentions(directory: Path, uri: str) -> bool:
+    """Whether the manifest of a directory may be of the model with this URI, even where it is of another version."""
+    with contextlib.suppress(OSError):
+        return json.dumps(uri).encode() in (directory / FILE).read_bytes()
+    return False
 
 
 def digest(*paths: Path) -> str:

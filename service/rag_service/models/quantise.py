@@ -1,0 +1,129 @@
+"""Static int8: every activation's scale is fixed here, once, so that a score cannot depend on what shares its batch.
+
+NNCF's post-training quantisation with SmoothQuant (Xiao et al., "SmoothQuant: Accurate and Efficient Post-Training
+Quantization for Large Language Models", 2023) on the ONNX graph, so that every backend runs the same file.
+"""
+
+import contextlib
+import importlib.metadata
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from rag_service.contract.settings import FidelityGate
+from rag_service.engine.pending import padded
+from rag_service.engine.tokens import Read, Tokeniser, Tokens
+from rag_service.models import calibration, fidelity
+from rag_service.models.manifest import Fidelity, Kind
+
+SAMPLES = 128  # texts to learn scales from
+SMOOTH = 0.95  # how much of an activation's range SmoothQuant moves into the weights; less was worse
+QUERIES, DOCUMENTS = 200, 20  # to judge by: fifty queries cannot tell a tau of .94 from one of .95
+BATCH, AGAIN = 512, 10  # padded tokens in a batch; queries whose pairs are scored once more, each alone
+
+_GATE = FidelityGate()
+
+
+def maker() -> str:
+    """Names what this module does to a graph, and with which version of its library."""
+    return f"static-int8-1 smooth={SMOOTH} samples={SAMPLES} nncf={importlib.metadata.version('nncf')}"
+
+
+def quantise(graph: Path, tokeniser: Tokeniser, kind: Kind, out: Path) -> None:
+    """Write the int8 form of a graph, its large tensors beside it in `<out>.data`."""
+    import nncf  # noqa: PLC0415 (takes seconds, and few environments have it)
+
+    pairs = calibration.pairs("learn", SAMPLES)
+    texts = pairs if kind == "cross-encoder" else [document for _, document in pairs]
+    feeds = [_feed([tokens]) for read in tokeniser(texts) for tokens in read.inputs]
+    nncf.set_log_level("ERROR")
+    with contextlib.redirect_stdout(io.StringIO()):  # progress bars
+        made = nncf.quantize(
+            onnx.load(str(graph)),
+            nncf.Dataset(feeds),
+            preset=nncf.QuantizationPreset.MIXED,
+            model_type=nncf.ModelType.TRANSFORMER,
+            subset_size=len(feeds),
+            fast_bias_correction=True,
+            advanced_parameters=nncf.AdvancedQuantizationParameters(
+                smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(matmul=SMOOTH)
+            ),
+        )
+    onnx.save_model(made, str(out), save_as_external_data=True, location=f"{out.name}.data", size_threshold=1024)
+
+
+def judge(reference: Path, graph: Path, tokeniser: Tokeniser, kind: Kind) -> Fidelity:
+    """Compare a graph's scores with another's.
+
+    The graphs are computed as they are written, without a runtime's own int8 kernels: what those make of it on a
+    certain CPU is for the trial to tell.
+    """
+    requests = calibration.requests("judge", QUERIES, DOCUMENTS)
+    wanted = _scores(_Runner(reference), tokeniser, kind, requests, BATCH)
+    found = _scores(runner := _Runner(graph), tokeniser, kind, requests, BATCH)
+    again = _scores(runner, tokeniser, kind, requests[:AGAIN], batch=1)
+    return Fidelity(
+        queries=QUERIES,
+        tau=round(fidelity.tau(wanted, found), 4),
+        top10=round(fidelity.top10(wanted, found), 4),
+        batch_delta=round(fidelity.delta(found[:AGAIN], again), 5),
+    )
+
+
+def passes(found: Fidelity) -> bool:
+    """Whether a graph is near enough to be served."""
+    return found.tau >= _GATE.tau and found.top10 >= _GATE.top10 and found.batch_delta <= _GATE.batch_delta
+
+
+def _scores(
+    runner: "_Runner", tokeniser: Tokeniser, kind: Kind, requests: Sequence[calibration.Request], batch: int
+) -> fidelity.Scores:
+    """Shape: [queries, documents]."""
+    if kind == "cross-encoder":
+        pairs = [(request.query, document) for request in requests for document in request.documents]
+        return runner(tokeniser(pairs), batch)[:, 0].reshape(len(requests), -1)
+    texts = list(dict.fromkeys(text for request in requests for text in (request.query, *request.documents)))
+    place = {text: number for number, text in enumerate(texts)}
+    rows = runner(tokeniser(texts), batch)
+    return np.array([rows[[place[text] for text in one.documents]] @ rows[place[one.query]] for one in requests])
+
+
+class _Runner:
+    """Computes a graph as it is written."""
+
+    def __init__(self, graph: Path) -> None:
+        import onnxruntime  # noqa: PLC0415 (whoever only writes a graph does without it)
+
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        self._session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+        self._inputs = [given.name for given in self._session.get_inputs()]
+
+    def __call__(self, reads: Sequence[Read], budget: int) -> NDArray[np.float64]:
+        """One row a text, which has to be one input. Batches hold `budget` padded tokens, or one input."""
+        tokens = [one for read in reads for one in read.inputs]
+        lengths: dict[int, list[int]] = {}
+        for number, one in enumerate(tokens):
+            lengths.setdefault(padded(len(one.ids)), []).append(number)
+        rows: dict[int, NDArray[np.float32]] = {}
+        for length, numbers in lengths.items():
+            size = max(1, budget // length)
+            for start in range(0, len(numbers), size):
+                batch = numbers[start : start + size]
+                given = _feed([tokens[number] for number in batch])
+                (found,) = self._session.run(None, {name: given[name] for name in self._inputs})
+                rows.update(zip(batch, found, strict=True))
+        return np.array([rows[number] for number in range(len(tokens))], np.float64)
+
+
+def _feed(batch: Sequence[Tokens]) -> Mapping[str, NDArray[np.int64]]:
+    """The graph's inputs, each padded to its own length, which is the same for all of them."""
+    ids, mask, types = np.zeros((3, len(batch), padded(len(batch[0].ids))), np.int64)
+    for row, tokens in enumerate(batch):
+        size = len(tokens.ids)
+        ids[row, :size], mask[row, :size], types[row, :size] = tokens.ids, 1, tokens.types
+    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
