@@ -351,7 +351,7 @@ def test_a_long_query_is_not_read_whole_with_each_of_many_documents(tmp_path: Pa
     inputs = ranker.encode("a b " * 25_000, ["c"] * 2_000)
     assert {len(tokens.ids) for tokens in inputs} == {models.POSITIONS}
     with pytest.raises(TooLongError) as refused:
-        ranker.encode("a b " * 25_000, ["c"], cut=False)
+        ranker.reader("a b " * 25_000, "reject").read(["c"])
     assert refused.value.positions == [0]
 
 
@@ -360,5 +360,5 @@ def test_each_of_many_documents_that_are_too_long_is_named(kind: Any, tmp_path: 
     ranker = loaded(f"file://{kind(tmp_path / 'model')}", tmp_path)
     documents = ["a " * (models.POSITIONS if number in {0, 7, 8, 49} else 5) for number in range(50)]
     with pytest.raises(TooLongError) as refused:
-        ranker.encode("q", documents, cut=False)
+        ranker.reader("q", "reject").read(documents)
     assert refused.value.positions == [0, 7, 8, 49]
