@@ -60,6 +60,15 @@ def test_the_second_time_nothing_is_asked(hub: Hub, tmp_path: Path) -> None:
     assert hub.requests == []
 
 
+def test_what_is_prepared_is_found_without_writing_beside_it(hub: Hub, tmp_path: Path) -> None:
+    """Pods may share a volume that they can only read."""
+    made = prepare(URI, tmp_path / "volume" / "out")
+    lock = tmp_path / "volume" / ".out.lock"
+    lock.unlink()
+    assert prepare(URI, tmp_path / "volume" / "out") == made
+    assert not lock.exists()
+
+
 def test_the_first_use_fetches_into_the_cache(hub: Hub, tmp_path: Path) -> None:
     environment = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
     found = find(URI, environment)

@@ -65,17 +65,25 @@ def prepare(uri: str, out: Path, precisions: Collection[Made] = ALWAYS) -> Manif
     Raises ModelError when the model cannot be served or the directory cannot be written.
     """
     try:
+        # Before anything is written: what was prepared ahead of time may lie on a volume that cannot be.
+        if ready := _ready(uri, out, precisions):
+            return ready
         out.parent.mkdir(parents=True, exist_ok=True)
         with _alone(out) as alone:
-            there = _usable(out)
-            if there and there.uri == uri and uri.startswith(hub.PREFIX) and _has(there, precisions):
-                return there
+            if ready := _ready(uri, out, precisions):
+                return ready
             if alone:
                 _sweep(out)
-            return _prepare(uri, out, precisions, there)
+            return _prepare(uri, out, precisions, _usable(out))
     except OSError as error:
         full = "no disk space" if error.errno in {errno.ENOSPC, errno.EDQUOT} else "cannot be written"
         raise ModelError(f"{uri}: {full}: {out}: {error.strerror or error}") from error
+
+
+def _ready(uri: str, out: Path, precisions: Collection[Made]) -> Manifest | None:
+    """What was prepared from the same model of the hub, which is not asked whether it has another by now."""
+    there = _usable(out) if uri.startswith(hub.PREFIX) else None
+    return there if there and there.uri == uri and _has(there, precisions) else None
 
 
 def _prepare(uri: str, out: Path, precisions: Collection[Made], there: Manifest | None) -> Manifest:
