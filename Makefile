@@ -6,7 +6,7 @@ BIN := $(CURDIR)/$(VENV)/bin
 # A root shell needs no sudo, and a minimal machine has none.
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: demo demo-down test test-fast lint requirements crd clean
+.PHONY: demo demo-down test test-fast bench lint requirements crd clean
 
 demo: $(VENV)/ready
 	$(BIN)/python examples/demo.py
@@ -23,6 +23,12 @@ test: $(VENV)/ready lint
 
 test-fast: $(VENV)/ready lint
 	$(BIN)/pytest -n 3 --dist loadfile -m "not cluster and not node and not process"
+
+# Speed and quality, beside other servers: docs/benchmarks.md. Of rerank,quality ONLY= takes one, DATA= names the
+# folder with test collections, ROUNDS= says how often each server is driven, WRITE_DOCS=1 puts the tables into the docs.
+bench: $(VENV)/ready
+	$(BIN)/python -m tests.bench --only "$(ONLY)" --data "$(DATA)" --rounds "$(or $(ROUNDS),3)" \
+		$(if $(WRITE_DOCS),--write-docs)
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check --quiet
@@ -53,6 +59,8 @@ requirements: $(VENV)/ready
 		$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 			$$(printf -- "--extra %s " $$extras) pyproject.toml -o requirements/$$1.txt || exit 1; \
 	done
+	$(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
+		--generate-hashes --group bench -o requirements/bench.txt
 
 # The CRD is generated from the types; a test fails while the two differ.
 crd: $(VENV)/ready

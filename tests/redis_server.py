@@ -71,6 +71,12 @@ class RedisServer:
             else:
                 return
 
+    @property
+    def pid(self) -> int:
+        """Its process, which must be running."""
+        assert self._process
+        return self._process.pid
+
     def kill(self) -> None:
         """End it at once, with all its connections."""
         if self._process:
