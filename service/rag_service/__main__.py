@@ -10,6 +10,7 @@ from typing import get_args
 
 from pydantic import ValidationError
 
+from rag_service import workers
 from rag_service.contract import settings
 from rag_service.contract.model import faults
 from rag_service.models import ModelError, prepare
@@ -23,9 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         if options.command == "serve":
-            _serve(options)
-        else:
-            _prepare(options)
+            return _serve(options)
+        _prepare(options)
     except ValidationError as error:
         for location, message in faults(error):
             print(f"{options.config}: {'.'.join(map(str, location)) or 'the file'}: {message}", file=sys.stderr)
@@ -54,6 +54,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="P,P",
         help="graphs to make: fp32, which also serves bf16, always; int8; auto: int8 where its library is installed",
     )
+    make.add_argument(
+        "--no-trial",
+        action="store_false",
+        dest="trial",
+        help="leave it to whoever serves the model first to find out what runs it fastest",
+    )
     return parser
 
 
@@ -67,21 +73,26 @@ def _precisions(text: str) -> Collection[prepare.Made]:
     return prepare.ALWAYS
 
 
-def _serve(options: argparse.Namespace) -> None:
+def _serve(options: argparse.Namespace) -> int:
     # The first process of a container hears only signals that it handles, and the server handles them once it listens.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
-    # What only serving needs is imported here: preparing a model does without it.
+    wanted = settings.load(options.config)
+    worker = workers.this()
+    if wanted.workers > 1 and not worker:
+        return workers.run(wanted.workers, options.host, options.port)
+    # What only serving needs is imported here: preparing a model and keeping workers do without it.
     from rag_service import app, cache, server  # noqa: PLC0415
     from rag_service.cache import pairs  # noqa: PLC0415
     from rag_service.engine import rankers  # noqa: PLC0415
     from rag_service.watch import Drain  # noqa: PLC0415
 
-    wanted = settings.load(options.config)
     loaded = {model.name: rankers.load(*prepare.find(model.uri)) for model in wanted.models}
     redis = wanted.cache.redis
     kept = pairs.connect(wanted.service, wanted.cache, redis) if redis else cache.NoCache()
     drain = Drain()
-    server.run(app.create(wanted, loaded, kept, drain), wanted, drain, options.host, options.port)
+    made = app.create(wanted, loaded, kept, drain, worker)
+    server.run(made, wanted, drain, worker or (options.host, options.port))
+    return 0
 
 
 def _prepare(options: argparse.Namespace) -> None:
@@ -89,6 +100,10 @@ def _prepare(options: argparse.Namespace) -> None:
     made = prepare.prepare(options.uri, options.out, options.precision)
     graphs = " and ".join(made.graphs) or "for sentence-transformers alone, which has to be installed to serve it"
     print(f"{options.out}: {made.recipe.kind} of {made.uri}, {graphs}")
+    if options.trial and made.graphs:
+        from rag_service.engine import verdicts  # noqa: PLC0415 (not every environment has what it imports)
+
+        print(f"on this CPU it is served by {verdicts.choose(options.out, made, settings.FidelityGate())}")
 
 
 if __name__ == "__main__":

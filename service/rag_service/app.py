@@ -8,29 +8,40 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
-from rag_service import __version__, problems
+from rag_service import __version__, cpus, problems
 from rag_service.cache import Cache
 from rag_service.contract.settings import ServiceSettings
 from rag_service.contract.wire import RerankRequest
 from rag_service.engine.engine import Engine
 from rag_service.engine.rankers import Ranker
-from rag_service.metrics import Meter, registry
+from rag_service.metrics import Meter
+from rag_service.pod import Pod
 from rag_service.rerank import Reranker
 from rag_service.routes import observe, rerank
 from rag_service.watch import Drain, Watch
+from rag_service.workers import Worker
 
 
-def create(settings: ServiceSettings, rankers: Mapping[str, Ranker], cache: Cache, drain: Drain) -> FastAPI:
-    """The application. `rankers`: loaded models by name, the one that answers by default first."""
-    engine = Engine(settings.threads, settings.request_timeout)
+def create(
+    settings: ServiceSettings, rankers: Mapping[str, Ranker], cache: Cache, drain: Drain, worker: Worker | None = None
+) -> FastAPI:
+    """The application. `rankers`: loaded models by name, the one that answers by default first.
+
+    `worker`: which of several processes it is that serve together.
+    """
+    threads = settings.threads or cpus.engine_threads(cpus.available(), settings.workers)
+    engine = Engine(threads, settings.request_timeout)
     reranker = Reranker(rankers, engine, cache)
     meter = Meter(reranker)
+    pod = Pod(meter, worker)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await engine.start()
         await cache.start()
+        await pod.start()
         yield
+        await pod.stop()
         await cache.stop()
         await engine.stop()
 
@@ -45,7 +56,7 @@ def create(settings: ServiceSettings, rankers: Mapping[str, Ranker], cache: Cach
     app.state.settings = settings
     app.state.reranker = reranker
     app.state.meter = meter
-    app.state.registry = registry(meter)
+    app.state.pod = pod
     app.state.drain = drain
     app.include_router(rerank.router)
     app.include_router(observe.router)

@@ -3,6 +3,7 @@
 import asyncio
 import math
 import signal
+from collections.abc import Callable
 from socket import socket
 from types import FrameType
 
@@ -12,6 +13,7 @@ from fastapi import FastAPI
 from rag_service.contract.settings import ServiceSettings
 from rag_service.protocol import Protocol
 from rag_service.watch import Drain
+from rag_service.workers import Worker
 
 KEEP_ALIVE = 75  # seconds; longer than the proxies in front keep theirs, or they would meet closed connections
 
@@ -28,11 +30,13 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._drain = drain
         self._seconds = seconds
+        self.on_listening: Callable[[], None] = lambda: None
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
         """Begin to listen."""
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
+        self.on_listening()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
         """Signal handler, in the main thread."""
@@ -48,8 +52,9 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def run(app: FastAPI, settings: ServiceSettings, drain: Drain, host: str, port: int) -> None:
-    """Serve until a signal ends it."""
+def run(app: FastAPI, settings: ServiceSettings, drain: Drain, where: tuple[str, int] | Worker) -> None:
+    """Serve until a signal ends it: on a host's port, or as a worker on the socket that it inherited."""
+    host, port = ("", 0) if isinstance(where, Worker) else where
     config = uvicorn.Config(
         app,
         host=host,
@@ -63,4 +68,9 @@ def run(app: FastAPI, settings: ServiceSettings, drain: Drain, host: str, port: 
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=math.ceil(settings.request_timeout.total_seconds()) + 1,
     )
-    Server(config, drain, settings.drain.total_seconds()).run()
+    server = Server(config, drain, settings.drain.total_seconds())
+    if isinstance(where, Worker):
+        server.on_listening = where.listens
+        server.run([where.listener()])
+    else:
+        server.run()

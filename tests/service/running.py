@@ -28,6 +28,8 @@ from rag_service.models import prepare
 from rag_service.watch import Drain
 from tests.children import WITH_PARENT
 
+# Named, because a trial of what else there is would take seconds.
+REFERENCE = {"backend": "onnxruntime", "precision": "fp32"}
 STARTED = re.compile(rb"running on http://127\.0\.0\.1:(\d+)")
 
 
@@ -44,10 +46,11 @@ def settings(models: Mapping[str, str], redis: str = "", **changes: Any) -> dict
     cache: dict[str, Any] = {"ttl": "1h"} | ({"redis": {"url": redis}} if redis else {})
     return {
         "service": "default/faq",
-        "models": [{"name": name, "uri": uri} for name, uri in models.items()],
+        "models": [{"name": name, "uri": uri} | REFERENCE for name, uri in models.items()],
         "cache": cache | changes.pop("cache", {}),
         "requestTimeout": "20s",
         "drain": "0s",
+        "threads": 1,
         **changes,
     }
 

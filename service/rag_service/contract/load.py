@@ -5,9 +5,12 @@ Rates come from two reports of the same incarnation over the difference of their
 another machine takes part.
 """
 
+import hashlib
+from collections.abc import Sequence
+
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
-from rag_service.contract.histogram import BOUNDS
+from rag_service.contract.histogram import BOUNDS, Histogram
 from rag_service.contract.model import Shape
 
 PATH = "/internal/load"
@@ -51,4 +54,34 @@ class LoadReport(Shape):
         min_length=len(BOUNDS) + 1,
         max_length=len(BOUNDS) + 1,
         description="answered requests by latency, arrival to last byte; bucket bounds as in `histogram.BOUNDS`",
+    )
+
+
+def merged(reports: Sequence[LoadReport]) -> LoadReport:
+    """One report of several processes of a pod.
+
+    Where one of them restarts, its counters run backwards; the incarnation, that of all together, then changes.
+    `uptime` is that of the oldest, so that it advances whichever process is asked.
+    """
+    if len(reports) == 1:
+        return reports[0]
+    incarnations = " ".join(sorted(report.incarnation for report in reports))
+    return LoadReport(
+        incarnation=hashlib.blake2b(incarnations.encode(), digest_size=8).hexdigest(),
+        uptime=max(report.uptime for report in reports),
+        threads=sum(report.threads for report in reports),
+        busy=sum(report.busy for report in reports),
+        requests=Requests(
+            answered=sum(report.requests.answered for report in reports),
+            rejected=sum(report.requests.rejected for report in reports),
+            failed=sum(report.requests.failed for report in reports),
+        ),
+        pairs=Pairs(hits=sum(one.pairs.hits for one in reports), misses=sum(one.pairs.misses for one in reports)),
+        tokens=Tokens(
+            offered=sum(report.tokens.offered for report in reports),
+            scored=sum(report.tokens.scored for report in reports),
+        ),
+        queued_tokens=sum(report.queued_tokens for report in reports),
+        in_flight=sum(report.in_flight for report in reports),
+        latency=tuple(Histogram.merged(Histogram(report.latency) for report in reports).counts),
     )

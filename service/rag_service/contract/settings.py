@@ -88,7 +88,13 @@ class ServiceSettings(Shape):
         default=timedelta(seconds=2),
         description="after SIGTERM requests are still taken for this long, and clients asked to connect elsewhere",
     )
-    threads: PositiveInt = Field(default=1, description="engine threads: the whole CPUs of the pod's limit, at least 1")
+    workers: PositiveInt = Field(
+        default=1, description="processes that serve the port together; more than one pays where one event loop is full"
+    )
+    threads: PositiveInt | None = Field(
+        default=None,
+        description="engine threads of each worker; null: its share of the whole CPUs of the container's limit",
+    )
     limits: Limits = Limits()
 
     @model_validator(mode="after")

@@ -100,6 +100,8 @@ class Engine:
         self._stopping = False
         self._trouble: str | None = None
         self._died = False
+        self.lost = asyncio.Event()
+        """Set while there is no hope that the engine comes round by itself."""
         self._doing: list[Doing | None] = [None] * threads
         self._computing = [0] * threads  # tokens
         self._watchdog = Watchdog(threads)
@@ -138,8 +140,7 @@ class Engine:
     @property
     def alive(self) -> bool:
         """Whether the engine works, or may still come round by itself."""
-        stuck = self._watchdog.stuck
-        return not self._died and (stuck is None or stuck[1] < HOPELESS)
+        return not self.lost.is_set()
 
     @property
     def queued_tokens(self) -> int:
@@ -300,14 +301,18 @@ class Engine:
             if self._died:
                 continue
             stuck = self._watchdog.stuck
+            if stuck and stuck[1] >= HOPELESS:
+                self.lost.set()
             if stuck and not self._trouble:
                 self._fail(f"an engine thread is stuck in {stuck[0].words}")
             elif self._trouble and not stuck:
                 log.warning("The engine works again")
                 self._trouble = None
+                self.lost.clear()
 
     def _die(self) -> None:
         self._died = True
+        self.lost.set()
         self._fail("an engine thread has died")
 
     def _fail(self, trouble: str) -> None:
