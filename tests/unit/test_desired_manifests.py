@@ -131,8 +131,9 @@ def test_targets_and_bounds_restart_nothing(spec: Manifest) -> None:
         changed(pod={"tolerations": [{"operator": "Exists"}], "priorityClassName": "high"}),
         changed(models=[{**MINIMAL["models"][0], "precision": "FP32"}]),
         changed(modelStorage={"claimName": "models"}),
+        changed(pod={"workers": 2}),
     ],
-    ids=["models", "timeout", "ttl", "env", "resources", "labels", "placement", "precision", "storage"],
+    ids=["models", "timeout", "ttl", "env", "resources", "labels", "placement", "precision", "storage", "workers"],
 )
 def test_what_the_service_reads_restarts_only_the_reranker(spec: Manifest) -> None:
     assert restarted(spec) == {"reranker"}
@@ -195,11 +196,11 @@ def test_the_service_can_read_its_settings_and_a_newer_operator_adds_none() -> N
     text = built()["ConfigMap", "faq-config"]["data"]["config.json"]
     settings = ServiceSettings.model_validate_json(text)
     assert settings.service == "default/faq"
-    assert settings.threads == 1
+    assert (settings.workers, settings.threads) == (1, None)
     assert settings.cache.redis is not None
     assert settings.cache.redis.url == "redis://faq-redis:6379/0"
     # A service of an older image refuses settings that it does not know: only what the operator sets is written.
-    assert set(json.loads(text)) == {"service", "models", "cache", "requestTimeout", "drain", "threads"}
+    assert set(json.loads(text)) == {"service", "models", "cache", "requestTimeout", "drain"}
 
 
 def test_every_backend_and_precision_is_one_that_the_service_knows() -> None:
@@ -216,11 +217,9 @@ def test_every_backend_and_precision_is_one_that_the_service_knows() -> None:
         assert ("precision" in written) == (precision is not Precision.AUTO)
 
 
-@pytest.mark.parametrize(("cpu", "threads"), [("250m", 1), ("1", 1), (2, 2), ("3900m", 3), ("16", 16)])
-def test_an_engine_thread_for_each_whole_cpu(cpu: str | int, threads: int) -> None:
-    spec = changed(pod={"resources": {"limits": {"cpu": cpu, "memory": "1Gi"}}})
-    config = json.loads(built(spec)["ConfigMap", "faq-config"]["data"]["config.json"])
-    assert config["threads"] == threads
+def test_workers_reach_the_service_where_there_is_more_than_one() -> None:
+    text = built(changed(pod={"workers": 3}))["ConfigMap", "faq-config"]["data"]["config.json"]
+    assert ServiceSettings.model_validate_json(text).workers == 3
 
 
 def test_a_pod_that_must_go_has_the_time_to_answer() -> None:

@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from rag_operator.api.v1alpha1 import Backend, Model, Precision, RAGService
-from rag_operator.desired import names, quantity
+from rag_operator.desired import names
 from rag_operator.desired.names import Component, Manifest
 from rag_service.contract import settings as contract
 from rag_service.contract.settings import CacheSettings, ModelSettings, RedisSettings, ServiceSettings
@@ -32,7 +32,8 @@ _PRECISIONS: Mapping[Precision, contract.Precision] = {
 
 
 def settings(rag: RAGService) -> ServiceSettings:
-    """What `rag-service serve` reads."""
+    """What `rag-service serve` reads; how many threads its CPUs are good for it knows from the container's limit."""
+    workers = rag.spec.pod.workers
     return ServiceSettings(
         service=f"{rag.metadata.namespace}/{rag.metadata.name}",
         models=tuple(map(_model, rag.spec.models)),
@@ -45,7 +46,7 @@ def settings(rag: RAGService) -> ServiceSettings:
         ),
         request_timeout=rag.spec.slo.timeout,
         drain=DRAIN,
-        threads=max(1, int(quantity.parse(rag.spec.pod.resources.limits["cpu"]))),
+        **({"workers": workers} if workers > 1 else {}),
     )
 
 
