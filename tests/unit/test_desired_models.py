@@ -54,6 +54,13 @@ def test_each_model_of_the_hub_is_prepared_before_the_service_starts() -> None:
     ]
 
 
+@pytest.mark.parametrize("named", [{"backend": "OpenVINO"}, {"precision": "FP32"}])
+def test_where_a_variant_is_named_nothing_is_tried(named: Manifest) -> None:
+    best, light = pod(BEST, {**LIGHT, **named})["initContainers"]
+    assert "--no-trial" not in best["args"]
+    assert light["args"][-1] == "--no-trial"
+
+
 def test_the_service_itself_prepares_under_the_same_restrictions() -> None:
     spec = pod(BEST, pod={"resources": {"limits": {"cpu": "2", "memory": "3Gi"}}})
     (prepare,), (service,) = spec["initContainers"], spec["containers"]

@@ -1,6 +1,6 @@
 """How a pod comes by models of the hub: init containers fetch and prepare them, the service finds them by their URI."""
 
-from rag_operator.api.v1alpha1 import Model, RAGService
+from rag_operator.api.v1alpha1 import Backend, Model, Precision, RAGService
 from rag_operator.desired import names
 from rag_operator.desired.names import Manifest
 from rag_operator.desired.pod import CONTAINER_DEFAULTS, TMP_MOUNT, resources
@@ -45,6 +45,10 @@ def _fetched(rag: RAGService) -> list[Model]:
     return [model for model in rag.spec.models if model.uri.startswith(_SCHEME)]
 
 
+def _free(model: Model) -> bool:
+    return model.backend is Backend.AUTO and model.precision is Precision.AUTO
+
+
 def _mount(volume: Manifest) -> Manifest:
     return {"name": volume["name"], "mountPath": str(MODELS_DIRECTORY)}
 
@@ -53,7 +57,15 @@ def _container(rag: RAGService, model: Model, image: str) -> Manifest:
     return {
         "name": names.prepare(model.name),
         "image": image,
-        "args": ["model", "prepare", model.uri, "--out", directory(model.uri)],
+        # It ends with a trial of what runs the model best on this CPU, unless that is not left to it.
+        "args": [
+            "model",
+            "prepare",
+            model.uri,
+            "--out",
+            directory(model.uri),
+            *([] if _free(model) else ["--no-trial"]),
+        ],
         "env": _environment(rag),
         # As much as the service may use: a pod asks for the larger of the two, so this costs nothing.
         "resources": resources(rag.spec.pod.resources),
