@@ -55,6 +55,8 @@ class ModelStats(BaseModel):
     """A model, and what a batch of it costs: `fixed_ms + tokens * token_us / 1000` milliseconds, padding included."""
 
     name: str
+    backend: str
+    precision: str
     fingerprint: str
     fixed_ms: float | None
     token_us: float | None
@@ -153,6 +155,8 @@ class Meter:
 def _model(name: str, ranker: Ranker, cost: Cost) -> ModelStats:
     return ModelStats(
         name=name,
+        backend=ranker.variant.backend,
+        precision=ranker.variant.precision,
         fingerprint=ranker.fingerprint,
         fixed_ms=None if cost.fixed is None else cost.fixed * 1e3,
         token_us=None if cost.per_token is None else cost.per_token * 1e6,
@@ -207,7 +211,13 @@ class Exposition(Collector):
     def _models(self) -> Metric:
         models = InfoMetricFamily("ragservice_model", "The models, best first", labels=["rank"])
         for rank, (name, ranker) in enumerate(self._reranker.rankers.items()):
-            told = {"name": name, "kind": ranker.manifest.recipe.kind, "fingerprint": ranker.fingerprint}
+            told = {
+                "name": name,
+                "kind": ranker.manifest.recipe.kind,
+                "backend": ranker.variant.backend,
+                "precision": ranker.variant.precision,
+                "fingerprint": ranker.fingerprint,
+            }
             models.add_metric([str(rank)], told)
         return models
 

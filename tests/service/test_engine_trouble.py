@@ -138,7 +138,7 @@ def test_what_has_to_be_answered_sooner_is_computed_sooner(service: InProcess, b
 def test_a_client_may_wait_for_less_than_the_service_would(service: InProcess) -> None:
     service.gate.shut()
     body = {"query": "q", "texts": ["a"]}
-    for timeout in ("0.1", "100ms", "0"):
+    for timeout in ("0.5", "500ms"):
         answer = service.client.post("/rerank", json=body, headers={"X-Request-Timeout": timeout})
         assert (answer.status_code, answer.json()["error_type"]) == (504, "Timeout")
     assert service.engine.queued_tokens == 0

@@ -13,10 +13,31 @@ def test_inputs_of_one_length_run_together_up_to_the_budget() -> None:
     pending: Pending[str, str] = Pending()
     pending.add("a", "model", [8, 7, 100, 6], 1)
     pending.add("b", "model", [5, 98], 1)
-    assert pending.take(lambda _: 24) == Batch("model", 8, (("a", 0), ("a", 1), ("a", 3)))
-    assert pending.take(lambda _: 1000) == Batch("model", 104, (("a", 2), ("b", 1)))
-    assert pending.take(lambda _: 1000) == Batch("model", 8, (("b", 0),))
+    assert pending.take(lambda _: 16) == Batch("model", 8, (("a", 0), ("a", 1)))
+    assert pending.take(lambda _: 1000) == Batch("model", 8, (("a", 3), ("b", 0)))
+    assert pending.take(lambda _: 1000) == Batch("model", 112, (("a", 2), ("b", 1)))
     assert pending.take(lambda _: 1000) is None
+
+
+def test_the_lengths_are_few_and_padding_little() -> None:
+    assert [padded(tokens) for tokens in (1, 8, 9, 57, 64, 65, 128, 129, 256, 257, 512)] == [
+        8, 8, 16, 64, 64, 80, 128, 160, 256, 320, 512,
+    ]  # fmt: skip
+    assert len({padded(tokens) for tokens in range(1, 513)}) == 20
+    assert all(tokens <= padded(tokens) < tokens + max(8, tokens / 4) for tokens in range(1, 10_000))
+    assert padded(200, longest=200) == 200  # a model has no positions beyond
+
+
+@given(st.integers(1, 100), st.integers(1, 2000))
+def test_batches_have_powers_of_two_inputs(waiting: int, budget: int) -> None:
+    pending: Pending[str, str] = Pending()
+    pending.add("a", "model", [30] * waiting, 1)
+    taken = []
+    while batch := pending.take(lambda _: budget):
+        taken.append(len(batch.inputs))
+    assert sum(taken) == waiting
+    assert taken == sorted(taken, reverse=True)
+    assert all(size & (size - 1) == 0 for size in taken)
 
 
 def test_models_share_no_batch() -> None:
@@ -41,7 +62,7 @@ def test_who_has_to_be_answered_first_goes_first_and_takes_others_along() -> Non
     pending.add("urgent", "model", [8], 2)
     pending.add("between", "model", [104], 5)
     assert pending.take(lambda _: 16) == Batch("model", 8, (("urgent", 0), ("patient", 0)))
-    assert pending.take(lambda _: 512) == Batch("model", 104, (("between", 0), ("patient", 1)))
+    assert pending.take(lambda _: 512) == Batch("model", 112, (("between", 0), ("patient", 1)))
 
 
 def test_jobs_are_overdue_from_their_deadline_on() -> None:

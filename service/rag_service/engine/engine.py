@@ -217,7 +217,7 @@ class Engine:
             if wait := retry_after(self._pending.tokens, sum(sizes), self.speed, patience):
                 raise BusyError(wait)
             self._jobs.add(job)
-            self._pending.add(job, job.ranker, sizes, job.deadline)
+            self._pending.add(job, job.ranker, sizes, job.deadline, job.ranker.manifest.recipe.max_tokens)
             self._changed.notify(len(sizes))
 
     def _run(self, number: int) -> None:

@@ -1,24 +1,28 @@
 """The inputs that wait for an engine thread, ready to be taken as batches of one length. Pure: no threads, no clock."""
 
+import sys
 from bisect import insort
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Generic, TypeVar
 
-STEP = 8
-
 Job = TypeVar("Job")
 Model = TypeVar("Model")
 
+# Lengths go up in steps of 8 to 64, of 16 to 128, of 32 to 256, and so on: padding is a tenth on average, and there
+# are few lengths. Every shape of a batch may be compiled by itself, which takes time once and memory for ever.
+_STEP, _STEPS = 8, 8
 
-def padded(tokens: int) -> int:
+
+def padded(tokens: int, longest: int = sys.maxsize) -> int:
     """The length that an input of so many tokens is padded to: by itself alone, whatever shares its batch.
 
     Padding to the longest of a batch would let a score depend on its batch mates, in the last bits at least, and
-    waste work: inputs of mixed lengths run at a third of the speed.
+    waste work: inputs of mixed lengths run at a third of the speed. `longest`: what the model can read.
     """
-    return -(-tokens // STEP) * STEP
+    step = max(_STEP, (1 << (tokens - 1).bit_length()) // _STEPS)
+    return min(-(-tokens // step) * step, longest)
 
 
 @dataclass(frozen=True)
@@ -52,26 +56,30 @@ class Pending(Generic[Job, Model]):
         self._queues: dict[tuple[Model, int], list[_Share[Job]]] = {}
         self._arrivals = count()
 
-    def add(self, job: Job, model: Model, sizes: Sequence[int], deadline: float) -> None:
+    def add(self, job: Job, model: Model, sizes: Sequence[int], deadline: float, longest: int = sys.maxsize) -> None:
         """Queue a job's inputs, given by their numbers of tokens. Of equal deadlines, the one that came first leads."""
         urgency = (deadline, next(self._arrivals))
         shares: dict[int, _Share[Job]] = {}
         for index in range(len(sizes) - 1, -1, -1):
-            share = shares.setdefault(padded(sizes[index]), _Share(urgency, job, []))
+            share = shares.setdefault(padded(sizes[index], longest), _Share(urgency, job, []))
             share.inputs.append((index, sizes[index]))
         for length, share in shares.items():
             insort(self._queues.setdefault((model, length), []), share, key=lambda one: one.urgency)
         self.tokens += sum(sizes)
 
     def take(self, budget: Callable[[Model], int]) -> Batch[Job, Model] | None:
-        """The most urgent input, and the next ones of its model and length, up to the model's padded tokens."""
+        """The most urgent input, and the next ones of its model and length, up to the model's padded tokens.
+
+        Their number is a power of two, so that there are few shapes.
+        """
         key = min(self._queues, key=lambda key: self._queues[key][0].urgency, default=None)
         if key is None:
             return None
         model, length = key
         queue = self._queues[key]
         taken: list[tuple[Job, int]] = []
-        most = max(1, budget(model) // length)
+        waiting = sum(len(share.inputs) for share in queue)
+        most = _power_of_two(max(1, min(waiting, budget(model) // length)))
         done = 0
         for share in queue:
             while share.inputs and len(taken) < most:
@@ -107,3 +115,7 @@ class Pending(Generic[Job, Model]):
             self._queues[key] = queue
         else:
             del self._queues[key]
+
+
+def _power_of_two(most: int) -> int:
+    return 1 << (most.bit_length() - 1)

@@ -80,7 +80,7 @@ def _rows(ranker: Ranker, inputs: Sequence[Tokens], budget: int) -> list[NDArray
     """One row an input, each padded to its own length, in batches of `budget` tokens or of one input."""
     lengths: dict[int, list[int]] = {}
     for number, tokens in enumerate(inputs):
-        lengths.setdefault(padded(len(tokens.ids)), []).append(number)
+        lengths.setdefault(padded(len(tokens.ids), ranker.manifest.recipe.max_tokens), []).append(number)
     found: dict[int, NDArray[np.float32]] = {}
     for length, numbers in lengths.items():
         size = max(1, budget // length)
