@@ -152,7 +152,10 @@ def _graphs(source: Source, draft: Path, described: Manifest, precisions: Collec
     made = _described(draft / INT8, quantise.maker()).model_copy(update={"fidelity": judged})
     if quantise.passes(judged):
         return described.model_copy(update={"graphs": {**graphs, "int8": made}})
-    log.warning("%s: int8 is not kept, its scores are too far from those of fp32: %s", source.uri, judged)
+    log.warning(
+        "%s: int8 is not kept, its scores are too far from those of fp32: tau %.3f, top-10 %.3f, %.5f between batches",
+        *(source.uri, judged.tau, judged.top10, judged.batch_delta),
+    )
     for file in draft.glob(f"{INT8}*"):
         file.unlink()
     return described.model_copy(update={"refused": {"int8": made}})
