@@ -81,12 +81,19 @@ def _serve(options: argparse.Namespace) -> int:
     if wanted.workers > 1 and not worker:
         return workers.run(wanted.workers, options.host, options.port)
     # What only serving needs is imported here: preparing a model and keeping workers do without it.
-    from rag_service import app, cache, server  # noqa: PLC0415
+    from rag_service import app, cache, cpus, server  # noqa: PLC0415
     from rag_service.cache import pairs  # noqa: PLC0415
-    from rag_service.engine import rankers  # noqa: PLC0415
+    from rag_service.engine import rankers, verdicts  # noqa: PLC0415
     from rag_service.watch import Drain  # noqa: PLC0415
 
-    loaded = {model.name: rankers.load(*prepare.find(model.uri)) for model in wanted.models}
+    found = {model: prepare.find(model.uri) for model in wanted.models}
+    # All trials come before the first model is loaded: they should have the memory.
+    variants = {
+        model: verdicts.choose(*found[model], wanted.gate, model.backend, model.precision) for model in wanted.models
+    }
+    loaded = {
+        model.name: rankers.load(*found[model], variants[model], cpus.threads_of(wanted)) for model in wanted.models
+    }
     redis = wanted.cache.redis
     kept = pairs.connect(wanted.service, wanted.cache, redis) if redis else cache.NoCache()
     drain = Drain()

@@ -29,8 +29,7 @@ def create(
 
     `worker`: which of several processes it is that serve together.
     """
-    threads = settings.threads or cpus.engine_threads(cpus.available(), settings.workers)
-    engine = Engine(threads, settings.request_timeout)
+    engine = Engine(cpus.threads_of(settings), settings.request_timeout)
     reranker = Reranker(rankers, engine, cache)
     meter = Meter(reranker)
     pod = Pod(meter, worker)

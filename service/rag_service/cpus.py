@@ -5,6 +5,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from rag_service.contract.settings import ServiceSettings
+
+
+def threads_of(settings: ServiceSettings) -> int:
+    """Engine threads of each process, as settings say or else as this container's limit allows."""
+    return settings.threads or engine_threads(available(), settings.workers)
+
 
 def engine_threads(available: float, workers: int) -> int:
     """Engine threads of each of so many processes: the whole CPUs of its share, at least one."""

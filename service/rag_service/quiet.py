@@ -1,4 +1,4 @@
-"""What libraries have to be told before they are imported: to report to nobody, and to start no threads by themselves."""
+"""What libraries are told before they are imported: to report to nobody, and to start no threads by themselves."""
 
 import os
 import sys
