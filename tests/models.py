@@ -16,19 +16,48 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 HIDDEN, LAYERS, HEADS, POSITIONS = 32, 2, 4, 128
 
+# What the configurations of BERT's kin say otherwise.
+FAMILIES: dict[str, dict[str, Any]] = {
+    "Bert": {},
+    "Roberta": {"model_type": "roberta", "type_vocab_size": 1, "pad_token_id": 1},
+    "XLMRoberta": {"model_type": "xlm-roberta", "type_vocab_size": 1, "pad_token_id": 1},
+    "Electra": {"model_type": "electra", "embedding_size": HIDDEN // 2},
+    "DistilBert": {
+        "model_type": "distilbert",
+        "dim": HIDDEN,
+        "hidden_dim": 2 * HIDDEN,
+        "n_layers": LAYERS,
+        "n_heads": HEADS,
+        "activation": "gelu",
+    },
+}
+_DISTIL = {
+    "encoder.layer.": "transformer.layer.",
+    "attention.self.query": "attention.q_lin",
+    "attention.self.key": "attention.k_lin",
+    "attention.self.value": "attention.v_lin",
+    "attention.output.dense": "attention.out_lin",
+    "attention.output.LayerNorm": "sa_layer_norm",
+    "intermediate.dense": "ffn.lin1",
+    "output.dense": "ffn.lin2",
+    "output.LayerNorm": "output_layer_norm",
+    "pooler.dense": "pre_classifier",
+}
 
-def cross_encoder(directory: Path, seed: int = 0, **config: Any) -> Path:
+
+def cross_encoder(directory: Path, seed: int = 0, family: str = "Bert", **config: Any) -> Path:
     """Write a model that gives one logit for a pair of texts."""
-    return _write(directory, "BertForSequenceClassification", seed, config)
+    return _write(directory, f"{family}ForSequenceClassification", seed, config)
 
 
-def bi_encoder(directory: Path, seed: int = 0, **config: Any) -> Path:
+def bi_encoder(directory: Path, seed: int = 0, family: str = "Bert", **config: Any) -> Path:
     """Write a model that embeds one text at a time; the mean of its tokens is the text's embedding."""
-    return _write(directory, "BertModel", seed, config)
+    return _write(directory, f"{family}Model", seed, config)
 
 
 def _write(directory: Path, architecture: str, seed: int, config: dict[str, Any]) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
+    family = architecture.removesuffix("ForSequenceClassification").removesuffix("Model")
     vocabulary = [*SPECIAL, *(prefix + letter for prefix in ("", "##") for letter in string.ascii_lowercase)]
     (directory / "config.json").write_text(
         json.dumps(
@@ -45,12 +74,14 @@ def _write(directory: Path, architecture: str, seed: int, config: dict[str, Any]
                 "vocab_size": len(vocabulary),
                 "layer_norm_eps": 1e-12,
                 "id2label": {"0": "LABEL_0"},
+                **FAMILIES[family],
                 **config,
             }
         )
     )
     tokenizer(vocabulary).save(str(directory / "tokenizer.json"))
-    save_file(weights(architecture, len(vocabulary), seed), directory / "model.safetensors")
+    bert = weights(architecture.replace(family, "Bert"), len(vocabulary), seed)
+    save_file(_in_family(family, bert), directory / "model.safetensors")
     return directory
 
 
@@ -100,6 +131,32 @@ def weights(architecture: str, vocabulary: int, seed: int) -> dict[str, np.ndarr
         return encoder
     encoder |= linear("pooler.dense", HIDDEN, HIDDEN)
     return {f"bert.{name}": value for name, value in encoder.items()} | linear("classifier", 1, HIDDEN)
+
+
+def _in_family(family: str, bert: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The weights of a BERT under the names of another family, and in its shapes."""
+    if family == "Bert":
+        return bert
+    names = _DISTIL if family == "DistilBert" else {"classifier.": "classifier.out_proj.", "pooler.": "classifier."}
+    prefix = f"{family.removeprefix('XLM').lower()}." if "bert.embeddings.LayerNorm.bias" in bert else ""
+    made = {}
+    for name, tensor in bert.items():
+        renamed = name.removeprefix("bert.")
+        inside = renamed.startswith(("embeddings.", "encoder."))
+        for old, new in names.items():
+            renamed = renamed.replace(old, new)
+        made[prefix + renamed if inside else renamed] = tensor
+    embeddings = f"{prefix}embeddings"
+    types = made.pop(f"{embeddings}.token_type_embeddings.weight")
+    if family != "DistilBert":
+        made[f"{embeddings}.token_type_embeddings.weight"] = types if family == "Electra" else types[:1]
+    if family == "Electra":
+        for name in [name for name in made if name.startswith(embeddings)]:
+            made[name] = np.ascontiguousarray(made[name][..., : HIDDEN // 2])
+        random = np.random.RandomState(0)
+        made[f"{embeddings}_project.weight"] = random.standard_normal((HIDDEN, HIDDEN // 2)).astype(np.float32)
+        made[f"{embeddings}_project.bias"] = random.standard_normal(HIDDEN).astype(np.float32)
+    return made
 
 
 def in_parts(directory: Path, parts: int) -> None:

@@ -36,6 +36,13 @@ TINY_EMBEDDINGS = {
     "how do i reset my password": [0.161168098, -0.081655704, -0.138481393, -0.023680633, -0.240516856, 0.406623513],
     "a": [0.15124312, -0.061173994, -0.076197736, 0.067497358, -0.264394909, 0.185073748],
 }
+# The same, of BERT's kin: the first pair's logit, and the first text's embedding.
+KIN = {
+    "Roberta": (1.6420235633850098, [0.16128923, -0.06692396, -0.13599488, -0.0372895]),
+    "XLMRoberta": (1.6420235633850098, [0.16128923, -0.06692396, -0.13599488, -0.0372895]),
+    "Electra": (1.2146031856536865, [0.35952383, 0.02883905, 0.10266258, 0.04634096]),
+    "DistilBert": (-1.3275582790374756, [0.12942669, -0.13869993, -0.13376935, 0.00718193]),
+}
 # The same, of the first token instead of the mean.
 CLS_EMBEDDING = [0.054114781, -0.090198606, -0.19332312, -0.046052478, -0.180652916, 0.289469838]
 # sentence-transformers 6.2.0 on the same, `encode(text, normalize_embeddings=True)`: the first six dimensions, and
@@ -82,6 +89,24 @@ def test_a_bi_encoder_gives_the_embeddings_that_torch_gives(tmp_path: Path) -> N
     ranker = loaded(f"file://{models.bi_encoder(tmp_path / 'model', seed=7)}", tmp_path)
     for text, embedding in TINY_EMBEDDINGS.items():
         assert rows(ranker, text, [])[0, :6] == pytest.approx(embedding, abs=2e-6)
+
+
+@pytest.mark.parametrize("family", KIN)
+def test_the_kin_of_bert_give_what_torch_gives(family: str, tmp_path: Path) -> None:
+    logit, embedding = KIN[family]
+    cross = loaded(f"file://{models.cross_encoder(tmp_path / 'cross', seed=7, family=family)}", tmp_path / "a")
+    query, document = next(iter(LOGITS))
+    assert cross.scores(rows(cross, query, [document])) == [pytest.approx(logit, abs=2e-5)]
+    bi = loaded(f"file://{models.bi_encoder(tmp_path / 'bi', seed=7, family=family)}", tmp_path / "b")
+    assert rows(bi, next(iter(TINY_EMBEDDINGS)), [])[0, :4] == pytest.approx(embedding, abs=2e-6)
+
+
+def test_roberta_reads_as_many_tokens_as_it_has_positions_behind_the_padding(tmp_path: Path) -> None:
+    ranker = loaded(f"file://{models.cross_encoder(tmp_path / 'model', family='Roberta')}", tmp_path)
+    assert ranker.manifest.recipe.max_tokens == models.POSITIONS - 2
+    (tokens,) = ranker.encode("a " * 100, ["b " * 100])
+    assert len(tokens.ids) == models.POSITIONS - 2
+    assert np.isfinite(ranker.backend.run([tokens], padded(len(tokens.ids)))).all()
 
 
 def test_the_packaged_model_gives_what_sentence_transformers_gives(tmp_path: Path) -> None:

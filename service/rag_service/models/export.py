@@ -1,17 +1,19 @@
-"""BERT as an ONNX graph, written from its weights: no torch takes part.
+"""BERT and its kin as ONNX graphs, written from their weights: no torch takes part.
 
 The encoder is that of Devlin et al., "BERT: Pre-training of Deep Bidirectional Transformers" (2019), as Hugging
 Face's `modeling_bert` computes it. Two liberties that change no more than rounding: query, key and value are one
-product, and attention's 1/sqrt(d) is multiplied into the query's weights.
+product, and attention's 1/sqrt(d) is multiplied into the query's weights. RoBERTa, XLM-RoBERTa, ELECTRA and DistilBERT
+differ from it in the names of their weights, in their first layer and in their last.
 
-Inputs `input_ids`, `attention_mask`, `token_type_ids`: int64 [batch, length]. Output of a cross-encoder `logits`:
+Inputs `input_ids`, `attention_mask` and, of those that tell two texts apart, `token_type_ids`: int64 [batch, length],
+with padding behind the tokens. Output of a cross-encoder `logits`:
 float32 [batch, 1]; of a bi-encoder `sentence_embedding`: float32 [batch, hidden], of length one.
 """
 
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import onnx
@@ -27,7 +29,52 @@ from rag_service.models.manifest import Kind
 from rag_service.models.source import CONFIG, Pooling, Source
 
 OPSET, IR = 20, 9  # the first with Gelu, and the format that goes with it: ONNX Runtime 1.17 and newer read both
+ROUND = 64  # what lengths of inputs are multiples of, at most
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+class _Family(NamedTuple):
+    """How a kind of model differs from BERT."""
+
+    prefix: str  # of its encoder's weights, in a model with a head
+    types: bool  # whether an embedding tells the first text from the second
+    skipped: int  # rows of the table of positions before the first token's
+    head: tuple[str, str, str]  # of a cross-encoder: its inner layer, that one's activation, its last layer
+
+
+def _family(name: str, config: Mapping[str, Any]) -> _Family:
+    """The family of models of a configuration's `model_type`."""
+    match name:
+        case "roberta" | "xlm-roberta":
+            # Positions are counted from behind the padding's number.
+            padding = config.get("pad_token_id")
+            skipped = 1 + (1 if padding is None else int(padding))
+            return _Family("roberta.", False, skipped, ("classifier.dense", "Tanh", "classifier.out_proj"))
+        case "electra":
+            return _Family("electra.", True, 0, ("classifier.dense", "Gelu", "classifier.out_proj"))
+        case "distilbert":
+            return _Family("distilbert.", False, 0, ("pre_classifier", "Relu", "classifier"))
+    return _Family("bert.", True, 0, ("pooler.dense", "Tanh", "classifier"))
+
+
+# DistilBERT's names for what BERT has too: of the settings, and of the weights.
+_SETTINGS = {
+    "dim": "hidden_size",
+    "n_layers": "num_hidden_layers",
+    "n_heads": "num_attention_heads",
+    "activation": "hidden_act",
+}
+_PARTS = {
+    "transformer.layer.": "encoder.layer.",
+    ".attention.q_lin.": ".attention.self.query.",
+    ".attention.k_lin.": ".attention.self.key.",
+    ".attention.v_lin.": ".attention.self.value.",
+    ".attention.out_lin.": ".attention.output.dense.",
+    ".sa_layer_norm.": ".attention.output.LayerNorm.",
+    ".ffn.lin1.": ".intermediate.dense.",
+    ".ffn.lin2.": ".output.dense.",
+    ".output_layer_norm.": ".output.LayerNorm.",
+}
 
 _ACTIVATIONS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "gelu": ("Gelu", {"approximate": "none"}),
@@ -60,9 +107,15 @@ def export(source: Source, path: Path) -> None:
             f"{source.uri}: the weights in {source.directory} cannot be read, are they complete? ({error})"
         ) from error
     try:
-        graph = _Graph(Config.model_validate(source.config), weights)
+        family = _family(str(source.config.get("model_type")), source.config)
+        if family.prefix == "distilbert.":
+            weights = {_renamed(name): tensor for name, tensor in weights.items()}
+        graph = _Graph(_config(source.config), family, weights)
         model = graph.build(source.described.kind, source.described.pooling)
-        onnx.checker.check_model(model, full_check=True)
+        # Tensors in a file of their own are mapped, not read: only those rows of the embedding table that are used
+        # take memory.
+        onnx.save_model(model, str(path), save_as_external_data=True, location=f"{path.name}.data", size_threshold=1024)
+        onnx.checker.check_model(str(path), full_check=True)  # by its path, since large ones cannot be checked whole
     except ValidationError as error:
         said = "; ".join(f"{one['loc'][0]}: {one['msg']}" for one in error.errors(include_url=False))
         raise ModelError(f"{source.uri}: {CONFIG}: {said}") from error
@@ -73,17 +126,25 @@ def export(source: Source, path: Path) -> None:
     tokens, rows = Tokenizer.from_file(str(source.tokenizer)).get_vocab_size(), graph.vocabulary
     if tokens > rows:
         raise ModelError(f"{source.uri}: the tokenizer knows {tokens} tokens, the model only {rows}")
-    # Tensors in a file of their own are mapped, not read: only those rows of the embedding table that are used
-    # take memory.
-    onnx.save_model(model, str(path), save_as_external_data=True, location=f"{path.name}.data", size_threshold=1024)
+
+
+def _config(config: Mapping[str, Any]) -> Config:
+    return Config.model_validate({"layer_norm_eps": 1e-12, **{_SETTINGS.get(key, key): config[key] for key in config}})
+
+
+def _renamed(name: str) -> str:
+    for theirs, ours in _PARTS.items():
+        name = name.replace(theirs, ours)
+    return name
 
 
 class _Graph:
     """Collects nodes and constants; every method adds what it is named after and returns its output's name."""
 
-    def __init__(self, config: Config, weights: Mapping[str, NDArray[Any]]) -> None:
+    def __init__(self, config: Config, family: _Family, weights: Mapping[str, NDArray[Any]]) -> None:
         self._config = config
-        self._weights = {name.removeprefix("bert."): tensor for name, tensor in weights.items()}
+        self._family = family
+        self._weights = {name.removeprefix(family.prefix): tensor for name, tensor in weights.items()}
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, onnx.TensorProto] = {}
         self._hidden = config.hidden_size
@@ -104,21 +165,32 @@ class _Graph:
             pooled = self._mean(hidden, mask) if pooling == "mean" else self._first(hidden)
             name, output, width = "sentence_embedding", self._direction(pooled), self._hidden
         self._nodes.append(helper.make_node("Identity", [output], [name]))
+        inputs = INPUTS if self._family.types else INPUTS[:2]
         graph = helper.make_graph(
             self._nodes,
             "bert",
-            [helper.make_tensor_value_info(given, TensorProto.INT64, ["batch", "length"]) for given in INPUTS],
+            [helper.make_tensor_value_info(given, TensorProto.INT64, ["batch", "length"]) for given in inputs],
             [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", width])],
             list(self._constants.values()),
         )
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR)
 
     def _embeddings(self) -> str:
-        table, start = self._weight("embeddings.position_embeddings.weight"), self._constant("start", np.array([0]))
+        rows = self._tensor("embeddings.position_embeddings.weight")[self._family.skipped :]
+        # Inputs are padded to round lengths, which may be longer than any input: what stands there changes nothing.
+        table = self._constant("positions", np.pad(rows, ((0, -len(rows) % ROUND), (0, 0))))
+        start = self._constant("start", np.array([0]))
         positions = self._node("Slice", table, start, self._node("Shape", "input_ids", start=1, end=2))
-        words = self._node("Gather", self._weight("embeddings.word_embeddings.weight"), "input_ids")
-        types = self._node("Gather", self._weight("embeddings.token_type_embeddings.weight"), "token_type_ids")
-        return self._norm("embeddings.LayerNorm", self._node("Add", self._node("Add", words, types), positions))
+        hidden = self._node("Gather", self._weight("embeddings.word_embeddings.weight"), "input_ids")
+        if self._family.types:
+            types = self._node("Gather", self._weight("embeddings.token_type_embeddings.weight"), "token_type_ids")
+            hidden = self._node("Add", hidden, types)
+        elif "embeddings.token_type_embeddings.weight" in self._weights:
+            hidden = self._node(
+                "Add", hidden, self._constant("type", self._tensor("embeddings.token_type_embeddings.weight")[0])
+            )
+        hidden = self._norm("embeddings.LayerNorm", self._node("Add", hidden, positions))
+        return self._linear("embeddings_project", hidden) if "embeddings_project.weight" in self._weights else hidden
 
     def _layer(self, name: str, hidden: str, bias: str) -> str:
         attended = self._attention(f"{name}.attention.self", hidden, bias)
@@ -159,10 +231,11 @@ class _Graph:
             for name, number in (("two", 2), ("one_index", 1), ("start", 0), ("axis_1", 1))
         )
         first = self._node("Slice", hidden, zero, two, axis)
-        pooled = self._node("Tanh", self._linear("pooler.dense", first))
-        if (labels := self._tensor("classifier.weight").shape[0]) != 1:
+        inner, activation, last = self._family.head
+        pooled = self._node(activation, self._linear(inner, first))
+        if (labels := self._tensor(f"{last}.weight").shape[0]) != 1:
             raise ValueError(f"a cross-encoder has one label, this model has {labels}")
-        both = self._linear("classifier", pooled)
+        both = self._linear(last, pooled)
         return self._node("Squeeze", self._node("Slice", both, zero, one, axis), axis)
 
     def _mean(self, hidden: str, mask: str) -> str:

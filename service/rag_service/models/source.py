@@ -23,7 +23,8 @@ Form = Literal["bert", "onnx", "other"]
 Pooling = Literal["mean", "cls"]
 _POOLINGS: Mapping[str, Pooling] = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
 
-_EXPORTED: Mapping[str, Kind] = {"BertForSequenceClassification": "cross-encoder", "BertModel": "bi-encoder"}
+_FAMILIES = ("Bert", "Roberta", "XLMRoberta", "Electra", "DistilBert")
+_EXPORTED = {f"{family}{form}" for family in _FAMILIES for form in ("ForSequenceClassification", "Model")}
 _LAYERS = {"Transformer", "Pooling", "Normalize"}  # of sentence-transformers: those that a graph stands for
 
 _PART = re.compile(r"model-\d{5}-of-(\d{5})\.safetensors")
@@ -169,8 +170,8 @@ def _kind(uri: str, architecture: str, config: Mapping[str, Any], directory: Pat
     if architecture.endswith("Model") and (architecture in _EXPORTED or (directory / MODULES).is_file()):
         return "bi-encoder"
     raise ModelError(
-        f"{uri}: {architecture} cannot be served; these can: {', '.join(_EXPORTED)}, other "
-        "…ForSequenceClassification with one label, and the models of sentence-transformers"
+        f"{uri}: {architecture} cannot be served; …ForSequenceClassification with one label can, "
+        f"{', '.join(f'{family}Model' for family in _FAMILIES)}, and models of sentence-transformers"
     )
 
 
