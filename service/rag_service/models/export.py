@@ -29,7 +29,6 @@ from rag_service.models.manifest import Kind
 from rag_service.models.source import CONFIG, Pooling, Source
 
 OPSET, IR = 20, 9  # the first with Gelu, and the format that goes with it: ONNX Runtime 1.17 and newer read both
-ROUND = 64  # what lengths of inputs are multiples of, at most
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
@@ -177,8 +176,7 @@ class _Graph:
 
     def _embeddings(self) -> str:
         rows = self._tensor("embeddings.position_embeddings.weight")[self._family.skipped :]
-        # Inputs are padded to round lengths, which may be longer than any input: what stands there changes nothing.
-        table = self._constant("positions", np.pad(rows, ((0, -len(rows) % ROUND), (0, 0))))
+        table = self._constant("positions", rows)
         start = self._constant("start", np.array([0]))
         positions = self._node("Slice", table, start, self._node("Shape", "input_ids", start=1, end=2))
         hidden = self._node("Gather", self._weight("embeddings.word_embeddings.weight"), "input_ids")

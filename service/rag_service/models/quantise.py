@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rag_service.contract.settings import FidelityGate
 from rag_service.engine.pending import padded
-from rag_service.engine.tokens import Read, Tokeniser, Tokens
+from rag_service.engine.tokens import Tokeniser, Tokens
 from rag_service.models import calibration, fidelity
 from rag_service.models.manifest import Fidelity, Kind
 
@@ -27,6 +27,8 @@ QUERIES, DOCUMENTS = 200, 20  # to judge by: fifty queries cannot tell a tau of 
 BATCH, AGAIN = 512, 10  # padded tokens in a batch; queries whose pairs are scored once more, each alone
 
 _GATE = FidelityGate()
+
+Rows = NDArray[np.float64]
 
 
 def maker() -> str:
@@ -40,7 +42,9 @@ def quantise(graph: Path, tokeniser: Tokeniser, kind: Kind, out: Path) -> None:
 
     pairs = calibration.pairs("learn", SAMPLES)
     texts = pairs if kind == "cross-encoder" else [document for _, document in pairs]
-    feeds = [_feed([tokens]) for read in tokeniser(texts) for tokens in read.inputs]
+    feeds = [
+        _feed([tokens], padded(len(tokens.ids), tokeniser.limit)) for read in tokeniser(texts) for tokens in read.inputs
+    ]
     logging.getLogger("nncf").setLevel(logging.ERROR)  # its own way to say so silences everybody
     with contextlib.redirect_stdout(io.StringIO()):  # progress bars
         made = nncf.quantize(
@@ -86,10 +90,10 @@ def _scores(
     """Shape: [queries, documents]."""
     if kind == "cross-encoder":
         pairs = [(request.query, document) for request in requests for document in request.documents]
-        return runner(tokeniser(pairs), batch)[:, 0].reshape(len(requests), -1)
+        return runner(tokeniser, pairs, batch)[:, 0].reshape(len(requests), -1)
     texts = list(dict.fromkeys(text for request in requests for text in (request.query, *request.documents)))
     place = {text: number for number, text in enumerate(texts)}
-    rows = runner(tokeniser(texts), batch)
+    rows = runner(tokeniser, texts, batch)
     return np.array([rows[[place[text] for text in one.documents]] @ rows[place[one.query]] for one in requests])
 
 
@@ -104,26 +108,26 @@ class _Runner:
         self._session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
         self._inputs = [given.name for given in self._session.get_inputs()]
 
-    def __call__(self, reads: Sequence[Read], budget: int) -> NDArray[np.float64]:
-        """One row a text, which has to be one input. Batches hold `budget` padded tokens, or one input."""
-        tokens = [one for read in reads for one in read.inputs]
+    def __call__(self, tokeniser: Tokeniser, texts: Sequence[str] | Sequence[tuple[str, str]], budget: int) -> Rows:
+        """One row a text or pair of texts. Batches hold `budget` padded tokens, or one input."""
+        tokens = [one for read in tokeniser(texts) for one in read.inputs]
         lengths: dict[int, list[int]] = {}
         for number, one in enumerate(tokens):
-            lengths.setdefault(padded(len(one.ids)), []).append(number)
+            lengths.setdefault(padded(len(one.ids), tokeniser.limit), []).append(number)
         rows: dict[int, NDArray[np.float32]] = {}
         for length, numbers in lengths.items():
             size = max(1, budget // length)
             for start in range(0, len(numbers), size):
                 batch = numbers[start : start + size]
-                given = _feed([tokens[number] for number in batch])
+                given = _feed([tokens[number] for number in batch], length)
                 (found,) = self._session.run(None, {name: given[name] for name in self._inputs})
                 rows.update(zip(batch, found, strict=True))
         return np.array([rows[number] for number in range(len(tokens))], np.float64)
 
 
-def _feed(batch: Sequence[Tokens]) -> Mapping[str, NDArray[np.int64]]:
-    """The graph's inputs, each padded to its own length, which is the same for all of them."""
-    ids, mask, types = np.zeros((3, len(batch), padded(len(batch[0].ids))), np.int64)
+def _feed(batch: Sequence[Tokens], length: int) -> Mapping[str, NDArray[np.int64]]:
+    """The graph's inputs, padded to this length."""
+    ids, mask, types = np.zeros((3, len(batch), length), np.int64)
     for row, tokens in enumerate(batch):
         size = len(tokens.ids)
         ids[row, :size], mask[row, :size], types[row, :size] = tokens.ids, 1, tokens.types
