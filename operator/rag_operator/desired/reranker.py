@@ -91,7 +91,14 @@ def _container(rag: RAGService, image: str) -> Manifest:
         # restarted, because the others would get its load as well.
         "startupProbe": {**ready, "periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": 600},
         "readinessProbe": {**ready, "periodSeconds": 2, "timeoutSeconds": 5, "failureThreshold": 2},
-        "livenessProbe": {**alive, "periodSeconds": 5, "timeoutSeconds": 10, "failureThreshold": 3},
+        "livenessProbe": {
+            **alive,
+            "periodSeconds": 5,
+            "timeoutSeconds": 10,
+            "failureThreshold": 3,
+            # Nobody is answered any more who would have to be waited for.
+            "terminationGracePeriodSeconds": _seconds(LEAVE + config.DRAIN + EXIT),
+        },
         "lifecycle": {"preStop": {"sleep": {"seconds": _seconds(LEAVE)}}},
         "volumeMounts": [
             {"name": "config", "mountPath": str(config.DIRECTORY), "readOnly": True},
