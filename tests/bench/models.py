@@ -45,9 +45,9 @@ def make(folder: Path) -> dict[str, Path]:
     shutil.rmtree(folder, ignore_errors=True)
     encoder = load_file(origin / "model.safetensors")
     config = json.loads((origin / "config.json").read_text())
-    head = _head(origin, config, encoder)
     for name, layers in LAYERS.items():
-        _write(made[name], origin, config | {"num_hidden_layers": layers}, encoder | head)
+        shape = config | {"num_hidden_layers": layers}
+        _write(made[name], origin, shape, encoder | _head(origin, shape, encoder))
     stamp.write_text(key)
     return made
 

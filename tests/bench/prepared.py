@@ -10,9 +10,8 @@ from typing import NamedTuple
 from rag_service.contract.settings import FidelityGate
 from rag_service.engine import verdicts
 from rag_service.engine.backends import Variant
-from rag_service.models import manifest
-
-PACKAGE = Path(manifest.__file__).parent
+from rag_service.models import manifest, quantise
+from rag_service.models.prepare import BERT_GRAPH
 
 
 class Prepared(NamedTuple):
@@ -39,18 +38,17 @@ class Prepared(NamedTuple):
 
 
 def prepare(name: str, uri: str, folder: Path, int8: bool) -> Prepared:
-    """Prepare a model in a folder of `folder`; again when the code that prepares has changed.
+    """Prepare a model in a folder of `folder`, unless that was done; again with another exporter or quantiser.
 
     Raises CalledProcessError.
     """
-    code = hashlib.sha256(b"".join(file.read_bytes() for file in sorted(PACKAGE.glob("*.py")))).hexdigest()[:12]
-    out = folder / f"{name}-{code}"
+    makers = f"{BERT_GRAPH} {quantise.maker() if int8 else ''}"
+    out = folder / f"{name}-{hashlib.sha256(makers.encode()).hexdigest()[:8]}"
     for old in folder.glob(f"{name}-*"):
         if old != out:
             shutil.rmtree(old)
     precision = "int8" if int8 else "fp32"
+    print(f"Preparing {name} ({precision}), unless that was done", flush=True)
     command = [sys.executable, "-m", "rag_service", "model", "prepare", uri, "--out", str(out)]
-    if not (out / manifest.FILE).exists():
-        print(f"Preparing {name} ({precision})", flush=True)
     subprocess.run([*command, "--precision", precision], check=True, stdout=subprocess.DEVNULL)
     return Prepared(name, out)

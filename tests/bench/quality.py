@@ -24,7 +24,7 @@ from tests.bench.prepared import Prepared, prepare
 from tests.bench.retrieval import Bm25, ndcg
 
 DEPTH = 20  # candidates of a query
-ORDERED = 50  # queries whose pairs are scored in several compositions of batches
+ORDERED = 25  # queries whose pairs are scored in several compositions of batches
 BATCHES = (1, 512, 2048)  # padded tokens in a batch
 
 Scores = NDArray[np.float64]

@@ -93,7 +93,7 @@ def run(out: Path, rounds: int, length: Length, with_peers: bool) -> tuple[dict[
     embedder = prepare("all-minilm-l6-v2", models.PACKAGED, out / "prepared", int8=True)
     print("Calibrating", flush=True)
     best = ladder[0]
-    served = {model.name: model.calibrate() for model in (*ladder, embedder)}
+    served = {best.name: best.calibrate()} | {model.name: model.served() for model in (*ladder[1:], embedder)}
     words = texts.Texts(best.directory / manifest.TOKENIZER)
     stolen = machine.stolen()
     with ExitStack() as stack:
