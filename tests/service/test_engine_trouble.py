@@ -274,3 +274,18 @@ def test_clients_that_come_and_go_leave_nothing_behind(service: InProcess, backg
     assert meter.requests["failed"] == 0
     assert sum(meter.requests.values()) <= 300
     assert service.rerank("q", ["a"]).status_code == 200
+
+
+def test_a_huge_request_does_not_hold_up_the_tokenising_of_small_ones(
+    service: InProcess, background: ThreadPoolExecutor
+) -> None:
+    service.gate.shut()
+    huge = [f"{number} " + "abcde " * 600 for number in range(300)]  # a second's work
+    waiting = background.submit(service.rerank, "huge", huge)
+    until(lambda: service.meter.in_flight == 1)
+    time.sleep(0.05)
+    small = [background.submit(service.rerank, f"small {number}", ["a"]) for number in range(5)]
+    until(lambda: service.engine.work.offered > 0)
+    assert service.engine.work.offered < 100  # of the small ones; the huge one comes as a whole
+    service.gate.open()
+    assert {answer.result(60).status_code for answer in (*small, waiting)} == {200}
