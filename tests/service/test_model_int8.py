@@ -53,7 +53,7 @@ def test_an_int8_graph_that_is_too_far_off_is_not_kept_and_not_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(quantise, "_GATE", FidelityGate(tau=1))
-    uri = f"file://{models.bi_encoder(tmp_path / 'model', seed=7)}"
+    uri = f"file://{models.bi_encoder(tmp_path / 'model', seed=7, family='Roberta')}"
     made = prepare(uri, tmp_path / "out", ("fp32", "int8"))
     assert list(made.graphs) == ["fp32"]
     assert made.refused["int8"].fidelity

@@ -147,7 +147,11 @@ def _graphs(source: Source, draft: Path, described: Manifest, precisions: Collec
 
     log.info("%s: quantising, which takes a minute or more", source.uri)
     tokeniser = Tokeniser(draft / TOKENIZER, described.recipe.max_tokens)
-    quantise.quantise(draft / GRAPH, tokeniser, described.recipe.kind, draft / INT8)
+    try:
+        quantise.quantise(draft / GRAPH, tokeniser, described.recipe.kind, draft / INT8)
+    except ModelError as error:
+        log.warning("%s: there will be no int8: %s", source.uri, error)
+        return described
     judged = quantise.judge(draft / GRAPH, draft / INT8, tokeniser, described.recipe.kind)
     made = _described(draft / INT8, quantise.maker()).model_copy(update={"fidelity": judged})
     if quantise.passes(judged):

@@ -8,7 +8,7 @@ import contextlib
 import importlib.metadata
 import io
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +16,10 @@ import onnx
 from numpy.typing import NDArray
 
 from rag_service.contract.settings import FidelityGate
+from rag_service.engine.backends import graph
 from rag_service.engine.pending import padded
-from rag_service.engine.tokens import Tokeniser, Tokens
-from rag_service.models import calibration, fidelity
+from rag_service.engine.tokens import Tokeniser
+from rag_service.models import ModelError, calibration, fidelity
 from rag_service.models.manifest import Fidelity, Kind
 
 SAMPLES = 256  # texts to learn scales from; with half of them tau was .005 lower
@@ -36,32 +37,42 @@ def maker() -> str:
     return f"static-int8-1 smooth={SMOOTH} samples={SAMPLES} nncf={importlib.metadata.version('nncf')}"
 
 
-def quantise(graph: Path, tokeniser: Tokeniser, kind: Kind, out: Path) -> None:
-    """Write the int8 form of a graph, its large tensors beside it in `<out>.data`."""
+def quantise(path: Path, tokeniser: Tokeniser, kind: Kind, out: Path) -> None:
+    """Write the int8 form of a graph, its large tensors beside it in `<out>.data`. Raises ModelError."""
     import nncf  # noqa: PLC0415 (takes seconds, and few environments have it)
 
     pairs = calibration.pairs("learn", SAMPLES)
     texts = pairs if kind == "cross-encoder" else [document for _, document in pairs]
+    model = onnx.load(str(path))
+    inputs = {given.name for given in model.graph.input}
     feeds = [
-        _feed([tokens], padded(len(tokens.ids), tokeniser.limit)) for read in tokeniser(texts) for tokens in read.inputs
+        {
+            name: value
+            for name, value in graph.pad([one], padded(len(one.ids), tokeniser.limit)).items()
+            if name in inputs
+        }
+        for read in tokeniser(texts)
+        for one in read.inputs
     ]
     logging.getLogger("nncf").setLevel(logging.ERROR)  # its own way to say so silences everybody
-    with contextlib.redirect_stdout(io.StringIO()):  # progress bars
-        made = nncf.quantize(
-            onnx.load(str(graph)),
-            nncf.Dataset(feeds),
-            preset=nncf.QuantizationPreset.MIXED,
-            model_type=nncf.ModelType.TRANSFORMER,
-            subset_size=len(feeds),
-            fast_bias_correction=True,
-            advanced_parameters=nncf.AdvancedQuantizationParameters(
-                smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(matmul=SMOOTH)
-            ),
-        )
+    smooth = nncf.AdvancedSmoothQuantParameters(matmul=SMOOTH)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # progress bars
+            made = nncf.quantize(
+                model,
+                nncf.Dataset(feeds),
+                preset=nncf.QuantizationPreset.MIXED,
+                model_type=nncf.ModelType.TRANSFORMER,
+                subset_size=len(feeds),
+                fast_bias_correction=True,
+                advanced_parameters=nncf.AdvancedQuantizationParameters(smooth_quant_alphas=smooth),
+            )
+    except Exception as error:  # as many kinds as a published graph can be odd
+        raise ModelError(f"{path} cannot be quantised: {str(error).strip().partition(chr(10))[0]}") from error
     onnx.save_model(made, str(out), save_as_external_data=True, location=f"{out.name}.data", size_threshold=1024)
 
 
-def judge(reference: Path, graph: Path, tokeniser: Tokeniser, kind: Kind) -> Fidelity:
+def judge(reference: Path, quantised: Path, tokeniser: Tokeniser, kind: Kind) -> Fidelity:
     """Compare a graph's scores with another's.
 
     The graphs are computed as they are written, without a runtime's own int8 kernels: what those make of it on a
@@ -69,7 +80,7 @@ def judge(reference: Path, graph: Path, tokeniser: Tokeniser, kind: Kind) -> Fid
     """
     requests = calibration.requests("judge", QUERIES, DOCUMENTS)
     wanted = _scores(_Runner(reference), tokeniser, kind, requests, BATCH)
-    found = _scores(runner := _Runner(graph), tokeniser, kind, requests, BATCH)
+    found = _scores(runner := _Runner(quantised), tokeniser, kind, requests, BATCH)
     again = _scores(runner, tokeniser, kind, requests[:AGAIN], batch=1)
     return Fidelity(
         queries=QUERIES,
@@ -100,13 +111,14 @@ def _scores(
 class _Runner:
     """Computes a graph as it is written."""
 
-    def __init__(self, graph: Path) -> None:
+    def __init__(self, path: Path) -> None:
         import onnxruntime  # noqa: PLC0415 (whoever only writes a graph does without it)
 
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        self._session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self._inputs = [given.name for given in self._session.get_inputs()]
+        self._output = graph.output(path, [given.name for given in self._session.get_outputs()])
 
     def __call__(self, tokeniser: Tokeniser, texts: Sequence[str] | Sequence[tuple[str, str]], budget: int) -> Rows:
         """One row a text or pair of texts. Batches hold `budget` padded tokens, or one input."""
@@ -119,16 +131,7 @@ class _Runner:
             size = max(1, budget // length)
             for start in range(0, len(numbers), size):
                 batch = numbers[start : start + size]
-                given = _feed([tokens[number] for number in batch], length)
-                (found,) = self._session.run(None, {name: given[name] for name in self._inputs})
+                given = graph.pad([tokens[number] for number in batch], length)
+                (found,) = self._session.run([self._output], {name: given[name] for name in self._inputs})
                 rows.update(zip(batch, found, strict=True))
         return np.array([rows[number] for number in range(len(tokens))], np.float64)
-
-
-def _feed(batch: Sequence[Tokens], length: int) -> Mapping[str, NDArray[np.int64]]:
-    """The graph's inputs, padded to this length."""
-    ids, mask, types = np.zeros((3, len(batch), length), np.int64)
-    for row, tokens in enumerate(batch):
-        size = len(tokens.ids)
-        ids[row, :size], mask[row, :size], types[row, :size] = tokens.ids, 1, tokens.types
-    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
