@@ -107,10 +107,11 @@ def _prepare(options: argparse.Namespace) -> None:
     made = prepare.prepare(options.uri, options.out, options.precision)
     graphs = " and ".join(made.graphs) or "for sentence-transformers alone, which has to be installed to serve it"
     print(f"{options.out}: {made.recipe.kind} of {made.uri}, {graphs}")
-    if options.trial and made.graphs:
-        from rag_service.engine import verdicts  # noqa: PLC0415 (not every environment has what it imports)
+    if options.trial:
+        from rag_service.engine import backends, verdicts  # noqa: PLC0415 (not every environment has what they import)
 
-        print(f"on this CPU it is served by {verdicts.choose(options.out, made, settings.FidelityGate())}")
+        if made.graphs or backends.installed("sentence-transformers"):
+            print(f"on this CPU it is served by {verdicts.choose(options.out, made, settings.FidelityGate())}")
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ class Hub:
     cut: dict[str, int] = field(default_factory=dict)  # by file, the bytes after which the connection ends
     cuts: int = 1_000  # how often that happens
     damaged: set[str] = field(default_factory=set)
+    terse: bool = False  # says of files nothing but their names
     slow: str = ""  # file that never ends
     trickle: float = 0  # seconds between two bytes of a body
     requests: list[tuple[str, str]] = field(default_factory=list)
@@ -93,7 +94,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             root = self.hub.repositories[name]
             files = [path.relative_to(root).as_posix() for path in sorted(root.rglob("*")) if path.is_file()]
-            siblings = [{"rfilename": file, **_metadata(root / file)} for file in files]
+            siblings = [{"rfilename": file, **({} if self.hub.terse else _metadata(root / file))} for file in files]
             told = {"id": name, "modelId": name, "sha": self.hub.commit, "siblings": siblings}
             self._plain(200, json.dumps(told).encode())
 

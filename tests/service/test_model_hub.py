@@ -77,6 +77,12 @@ def test_the_first_use_fetches_into_the_cache(hub: Hub, tmp_path: Path) -> None:
     assert len(hub.downloads()) == len(NEEDED)
 
 
+def test_a_mirror_that_tells_no_digests_will_do(hub: Hub, tmp_path: Path) -> None:
+    hub.terse = True
+    assert prepare(URI, tmp_path / "out").revision == COMMIT
+    assert set(hub.downloads()) == NEEDED
+
+
 def test_another_revision_is_another_model(hub: Hub, tmp_path: Path) -> None:
     prepare(URI, tmp_path / "out")
     models.cross_encoder(hub.repositories[NAME], seed=1)

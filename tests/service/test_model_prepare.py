@@ -23,11 +23,13 @@ pytestmark = pytest.mark.process
 
 
 @contextmanager
-def preparing(uri: str, out: Path, endpoint: str = "", limit: str = "unlimited") -> Iterator[subprocess.Popen[str]]:
+def preparing(
+    uri: str, out: Path, endpoint: str = "", limit: str = "unlimited", more: tuple[str, ...] = ("--no-trial",)
+) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
         [
             *("bash", "-c", f'ulimit -f {limit}; exec "$@"', "bash"),
-            *(sys.executable, "-m", "rag_service", "model", "prepare", uri, "--out", out, "--precision", "fp32"),
+            *(sys.executable, "-m", "rag_service", "model", "prepare", uri, "--out", out, "--precision", "fp32", *more),
         ],
         env={**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(out.parent)},
         stdout=subprocess.PIPE,
@@ -85,6 +87,15 @@ def test_one_that_is_killed_leaves_nothing_to_be_served_and_the_next_goes_on(num
         assert hub.downloads() == ["model.safetensors"]
     assert find(URI, {"RAGSERVICE_MODELS": str(volume)})[0] == volume / "a"
     assert left(volume) == []
+
+
+def test_the_last_step_is_to_find_out_what_serves_it_best(tmp_path: Path) -> None:
+    source = models.cross_encoder(tmp_path / "model")
+    with preparing(f"file://{source}", tmp_path / "out", more=()) as process:
+        said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert "on this CPU it is served by " in said
+    assert len(list((tmp_path / "out" / "verdicts").glob("*.json"))) == 1
 
 
 def test_what_a_killed_one_had_begun_to_write_is_removed(tmp_path: Path) -> None:

@@ -49,6 +49,11 @@ class _File:
     sha256: str | None
     git: str | None
 
+    @property
+    def known(self) -> bool:
+        """Whether one can tell this file from another."""
+        return bool(self.sha256 or self.git)
+
 
 def fetch(uri: str, into: Path) -> str:
     """Fetch a model's files into a directory, those that are not there yet, and return the commit that they are of.
@@ -99,28 +104,27 @@ def _downloaded(uri: str, repository: str, commit: str, files: Sequence[_File], 
     api = _api()
     for file in files:
         path = into / file.name
-        if _intact(path, file):
-            continue
-        # Whatever lies there is not that file, though the library might take it for it.
-        path.unlink(missing_ok=True)
+        if file.known:
+            if _intact(path, file):
+                continue
+            # Whatever lies there is not that file, though the library might take it for it.
+            path.unlink(missing_ok=True)
         if file.size > 10_000_000:
             log.info("%s: fetching %s, %.0f MB", uri, file.name, file.size / 1e6)
         api.hf_hub_download(repository, file.name, revision=commit, local_dir=into)
-        if not _intact(path, file):
+        if file.known and not _intact(path, file):
             path.unlink(missing_ok=True)
             raise ModelError(f"{uri}: {file.name} arrived damaged or cut short: run it again, or ask the hub's makers")
 
 
 def _intact(path: Path, file: _File) -> bool:
     """Whether a file is there and is what the hub says."""
-    if not path.is_file() or (file.size and path.stat().st_size != file.size):
+    if not path.is_file() or path.stat().st_size != file.size:
         return False
-    with path.open("rb") as content:
-        if file.sha256:
+    if file.sha256:
+        with path.open("rb") as content:
             return hashlib.file_digest(content, "sha256").hexdigest() == file.sha256
-        if file.git:
-            return _git(content.read()) == file.git
-    return True
+    return _git(path.read_bytes()) == file.git
 
 
 def _git(content: bytes) -> str:
