@@ -13,8 +13,9 @@ FIXED = 24.0
 
 # Batches after which 1/e of the old knowledge is left.
 MEMORY = 100
-# A batch counts as at most so many times longer, or shorter, than expected. One that waited for its CPU for ten times
-# as long as it computed then moves the estimate by little; a speed that really changed by ten is known after some 100.
+# A batch counts as at most so many times longer than expected. One that waited for its CPU for ten times as long as it
+# computed then moves the estimate by little; a speed that really fell to a tenth is known after some 100. There is no
+# bound below: nothing makes a batch seem shorter than it is.
 SURPRISE = 3.0
 # The prior: one imagined batch of each of these sizes.
 _IMAGINED = (64, 1024)
@@ -29,7 +30,7 @@ class Cost:
 
     - relative to its size, since what disturbs a long batch disturbs it for longer (weight 1/(tokens + FIXED)²),
     - by its age: after `MEMORY` more batches, 1/e of its weight is left (exponential forgetting),
-    - and after its surprise was bounded (winsorised), so that no outlier decides.
+    - and after its surprise was bounded, so that no outlier decides.
 
     Where all batches have one size, only `fixed + per_token · size` is known: a weak prior, two imagined batches that
     lie on a line with `fixed = FIXED · per_token` through what was measured, decides the rest.
@@ -58,8 +59,8 @@ class Cost:
 
     def learn(self, tokens: int, seconds: float) -> None:
         """A batch of so many tokens took so long."""
-        expected = self.seconds(tokens) or max(seconds, _TICK)
-        bounded = min(max(seconds, expected / SURPRISE), expected * SURPRISE)
+        measured = max(seconds, _TICK)
+        bounded = min(measured, SURPRISE * (self.seconds(tokens) or measured))
         weight = (tokens + FIXED) ** -2
         new = (1.0, tokens, tokens * tokens, bounded, tokens * bounded)
         kept = 1 - 1 / MEMORY
