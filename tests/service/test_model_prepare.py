@@ -101,12 +101,12 @@ def test_the_last_step_is_to_find_out_what_serves_it_best(tmp_path: Path) -> Non
 def test_what_a_killed_one_had_begun_to_write_is_removed(tmp_path: Path) -> None:
     volume = tmp_path / "volume"
     source = models.cross_encoder(tmp_path / "model")
-    begun = volume / ".a.x1y2z3" / "model"
+    begun = volume / ".a.preparing" / "x1y2z3" / "model"
     begun.mkdir(parents=True)
     (begun / "model.onnx").write_bytes(b"half")
-    (volume / ".b.other").mkdir()
+    (volume / ".a.b.preparing" / "x1y2z3").mkdir(parents=True)
     prepare(f"file://{source}", volume / "a")
-    assert left(volume) == [".b.other"]
+    assert left(volume) == [".a.b.preparing"]
 
 
 def test_a_volume_without_room_gives_one_line_and_keeps_nothing(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from rag_service.models.source import Source, inspect, locate
 PREPARED = "RAGSERVICE_MODELS"
 BERT_GRAPH = "bert-1"  # raise it whenever `export` may give other scores than before
 INT8 = "int8.onnx"
+FETCHED = "fetched"  # where published files lie until the model is prepared: a killed process's are used by the next
 PATIENCE = 1800.0  # seconds to wait for another process that prepares the same model
 
 Made = Literal["fp32", "int8"]
@@ -72,9 +73,15 @@ def prepare(uri: str, out: Path, precisions: Collection[Made] = ALWAYS) -> Manif
         with _alone(out) as alone:
             if ready := _ready(uri, out, precisions):
                 return ready
+            work = out.with_name(f".{out.name}.preparing")
+            work.mkdir(exist_ok=True)
             if alone:
-                _sweep(out)
-            return _prepare(uri, out, precisions, _usable(out))
+                _sweep(work)
+            try:
+                return _prepare(uri, out, precisions, _usable(out), work)
+            finally:
+                with contextlib.suppress(OSError):  # what was fetched stays for the next, when this one failed
+                    work.rmdir()
     except OSError as error:
         full = "no disk space" if error.errno in {errno.ENOSPC, errno.EDQUOT} else "cannot be written"
         raise ModelError(f"{uri}: {full}: {out}: {error.strerror or error}") from error
@@ -86,9 +93,9 @@ def _ready(uri: str, out: Path, precisions: Collection[Made]) -> Manifest | None
     return there if there and there.uri == uri and _has(there, precisions) else None
 
 
-def _prepare(uri: str, out: Path, precisions: Collection[Made], there: Manifest | None) -> Manifest:
-    """What `prepare` does once it is alone."""
-    fetched = _download(out)
+def _prepare(uri: str, out: Path, precisions: Collection[Made], there: Manifest | None, work: Path) -> Manifest:
+    """What `prepare` does once it is alone. `there`: what it finds in `out`; `work`: where it may write meanwhile."""
+    fetched = work / FETCHED
     if uri.startswith(hub.PREFIX):
         revision: str | None = hub.fetch(uri, fetched)
         source = inspect(uri, fetched)
@@ -97,7 +104,7 @@ def _prepare(uri: str, out: Path, precisions: Collection[Made], there: Manifest 
     made = recipe(source)
     if there and (there.uri, there.recipe) == (uri, made) and _has(there, precisions):
         return there
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
+    with tempfile.TemporaryDirectory(dir=work) as scratch:
         draft = Path(scratch) / "model"
         draft.mkdir()
         shutil.copyfile(source.tokenizer, draft / TOKENIZER)
@@ -209,11 +216,6 @@ def _name(of: str) -> str:
     return hashlib.blake2b(of.encode(), digest_size=16).hexdigest()
 
 
-def _download(out: Path) -> Path:
-    """Where a model's published files lie until it is prepared: a killed process's are used by the next."""
-    return out.with_name(f".{out.name}.download")
-
-
 @contextlib.contextmanager
 def _alone(out: Path) -> Iterator[bool]:
     """Wait until no other process prepares this model here. Gives False where the file system knows no locks.
@@ -238,10 +240,10 @@ def _alone(out: Path) -> Iterator[bool]:
                 return
 
 
-def _sweep(out: Path) -> None:
-    """Remove what killed processes left, which nobody else uses while we are alone; but not what they fetched."""
-    for left in out.parent.glob(f".{out.name}.*"):
-        if left.is_dir() and left != _download(out):
+def _sweep(work: Path) -> None:
+    """Remove what killed processes began to write, which nobody else uses while we are alone."""
+    for left in work.iterdir():
+        if left.name != FETCHED:
             shutil.rmtree(left, ignore_errors=True)
 
 
@@ -266,4 +268,6 @@ def _replace(draft: Path, out: Path, before: Path) -> None:
     except OSError:
         # Where there are no locks, another process may have been faster: its files are as good.
         if manifest.read(out) is None:
+            if before.exists():
+                before.rename(out)
             raise
