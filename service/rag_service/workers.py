@@ -8,6 +8,7 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -51,6 +52,7 @@ class Worker:
     def _orphaned(self) -> None:
         asyncio.get_running_loop().remove_reader(self.keeping)
         log.error("The process that keeps the workers has ended, so this one ends as well")
+        shutil.rmtree(self.directory, ignore_errors=True)
         os.kill(os.getpid(), signal.SIGTERM)
 
 
