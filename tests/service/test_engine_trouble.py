@@ -1,17 +1,20 @@
 """The engine in trouble: dead threads, failing batches, clients that leave, too much work. Nobody waits for ever."""
 
+import asyncio
 import contextlib
 import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
 import pytest
 
-from rag_service.engine import engine
-from tests.service.running import InProcess, ServiceProcess, until
+from rag_service.engine import engine, rankers
+from rag_service.models import prepare
+from tests.service.running import Gate, InProcess, ServiceProcess, until
 from tests.service.troubled import DIE, HANG
 
 
@@ -289,3 +292,25 @@ def test_a_huge_request_does_not_hold_up_the_tokenising_of_small_ones(
     assert service.engine.work.offered < 100  # of the small ones; the huge one comes as a whole
     service.gate.open()
     assert {answer.result(60).status_code for answer in (*small, waiting)} == {200}
+
+
+async def test_work_whose_time_is_over_is_never_computed(tiny: dict[str, str]) -> None:
+    ranker = rankers.load(*prepare.find(tiny["best"]))
+    gate = ranker.backend = Gate(ranker.backend)
+    made = engine.Engine(1, timedelta(hours=1))
+    await made.start()
+    try:
+        gate.shut()
+        first = asyncio.create_task(made.score(ranker, "fills the thread", ["a"]))
+        await asyncio.to_thread(until, lambda: gate.waiting)
+        late = asyncio.create_task(made.score(ranker, "late", ["bb", "c" * 50], deadline=time.monotonic() + 0.2))
+        await asyncio.to_thread(until, lambda: made.queued_tokens)
+        await asyncio.sleep(0.3)
+        gate.open()
+        assert len((await first).scores) == 1
+        with pytest.raises(TimeoutError):
+            await late
+        assert gate.inputs == 1
+        assert made.queued_tokens == 0
+    finally:
+        await made.stop()

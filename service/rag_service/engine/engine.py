@@ -30,6 +30,9 @@ FAILURES = 3
 # Engine threads that one thread can tokenise for; on the fastest CPUs it takes an eighth of the time of scoring.
 TOKENISED = 4
 
+# Seconds that a thread has for its last batch, which nobody waits for any more.
+LEAVING = 5.0
+
 _NOTHING: NDArray[np.float32] = np.empty(0, np.float32)
 _PROBE = bytes(1 << 20)
 
@@ -122,14 +125,14 @@ class Engine:
         self._watching = asyncio.create_task(self._watch())
 
     async def stop(self) -> None:
-        """End the threads. Those who still wait get EngineDownError; a thread that is stuck is left behind."""
+        """End the threads. Those who still wait get EngineDownError; a thread that goes on and on is left behind."""
         self._watching.cancel()
         self._tell("the server stops")
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
         if not self._trouble:
-            await asyncio.gather(*(asyncio.to_thread(thread.join) for thread in self._threads))
+            await asyncio.gather(*(asyncio.to_thread(thread.join, LEAVING) for thread in self._threads))
         self._tokenising.shutdown(wait=False)
 
     @property
