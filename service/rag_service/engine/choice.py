@@ -15,6 +15,7 @@ from rag_service.models.manifest import Fidelity, Manifest
 
 # The scores that others are compared with: of the first of these that runs.
 REFERENCES = (REFERENCE, Variant("openvino", "fp32"), Variant("sentence-transformers", "fp32"))
+LEVEL = 1.1  # speeds that differ by less are one speed to a trial: of those, the nearest to the reference serves
 ERRORS = 2  # standard errors below a threshold that chance may explain: a trial sees a few queries only
 
 Scores = tuple[tuple[float, ...], ...]
@@ -144,7 +145,7 @@ def judge(
     gate: FidelityGate,
     gains: Sequence[Sequence[float]] | None = None,
 ) -> Verdict | None:
-    """The fastest of the allowed ones that passes the gate; None where nothing ran at all.
+    """The fastest of the allowed ones that passes the gate; None where there is none.
 
     `measured`: of each variant that was tried, what was found, or why nothing was. The reference passes whatever the
     gate. `gains`: how relevant each document is, where that is known.
@@ -161,7 +162,9 @@ def judge(
     passed = [row for row in rows if row.variant in allowed and (row.variant == reference or row.fault is None)]
     if not passed:
         return None
-    best = max(passed, key=lambda row: row.speed or 0)
+    fastest = max(row.speed or 0 for row in passed)
+    level = [row for row in passed if (row.speed or 0) >= fastest / LEVEL]
+    best = max(level, key=lambda row: (row.tau or 0, row.speed or 0))
     return Verdict(variant=best.variant, rows=tuple(rows))
 
 
