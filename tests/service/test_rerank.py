@@ -185,5 +185,6 @@ def test_the_openapi_document_describes_the_body(service: InProcess) -> None:
     document = service.client.get("/openapi.json").json()
     body = document["paths"]["/rerank"]["post"]["requestBody"]["content"]["application/json"]
     assert body["schema"] == {"$ref": "#/components/schemas/RerankRequest"}
+    assert document["paths"]["/rerank"]["post"]["parameters"][0]["name"] == "X-Request-Timeout"
     assert {"RerankRequest", "Document", "Rank", "Problem"} <= set(document["components"]["schemas"])
     assert service.client.post("/rerank", json=body["example"]).status_code == 200

@@ -31,13 +31,19 @@ BODY = {
         }
     },
 }
+TIMEOUT = {
+    "name": wire.HEADER_TIMEOUT,
+    "in": "header",
+    "description": "how long the client waits: seconds, or a duration such as 1500ms; can only shorten the service's",
+    "schema": {"type": "string"},
+}
 RESPONSES: dict[int | str, dict[str, Any]] = {200: {"model": list[Rank]}}
 RESPONSES |= {status: {"model": Problem} for status in (400, 404, 408, 413, 415, 422, 429, 503, 504)}
 
 router = APIRouter()
 
 
-@router.post(wire.PATH, responses=RESPONSES, openapi_extra={"requestBody": BODY})
+@router.post(wire.PATH, responses=RESPONSES, openapi_extra={"requestBody": BODY, "parameters": [TIMEOUT]})
 async def rerank(request: Request) -> Response:
     """Order documents by their relevance to a query, best first."""
     settings: ServiceSettings = request.app.state.settings
