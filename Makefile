@@ -51,13 +51,16 @@ $(VENV)/ready: pyproject.toml requirements/dev.txt requirements/model.txt
 	@$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# Pins every requirement anew, with hashes and without any index's address.
+# Pins every requirement anew, with hashes and without any index's address; an image gets what the tests use.
 requirements: $(VENV)/ready
 	$(BIN)/pip install --quiet uv
-	for extras in operator "service openvino export" loadtest dev "export service openvino" "quantize service"; do \
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+		--extra dev pyproject.toml -o requirements/dev.txt
+	for extras in operator "service openvino export" loadtest "quantize service"; do \
 		set -- $$extras; \
 		$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
-			$$(printf -- "--extra %s " $$extras) pyproject.toml -o requirements/$$1.txt || exit 1; \
+			--constraint requirements/dev.txt $$(printf -- "--extra %s " $$extras) pyproject.toml \
+			-o requirements/$$1.txt || exit 1; \
 	done
 	$(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
 		--generate-hashes --group bench -o requirements/bench.txt

@@ -12,7 +12,7 @@ def pins(name: str) -> set[str]:
     return set(re.findall(r"^[a-z0-9][a-z0-9._-]*==\S+", (FOLDER / f"{name}.txt").read_text(), re.MULTILINE))
 
 
-@pytest.mark.parametrize("image", ["operator", "service", "export"])
+@pytest.mark.parametrize("image", ["operator", "service", "quantize", "loadtest"])
 def test_an_image_installs_what_the_tests_use(image: str) -> None:
     assert pins(image)
     assert pins(image) - pins("dev") == set()
