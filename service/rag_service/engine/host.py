@@ -13,6 +13,12 @@ _ARITHMETIC = re.compile(r"avx|amx|fma|f16c|sse4|asimd|sve|sme|i8mm|bf16|fphp")
 _BF16 = {"avx512_bf16", "amx_bf16", "bf16", "svebf16"}
 _NAMES = ("model name", "cpu family", "model", "stepping", "CPU implementer", "CPU part", "CPU variant")
 
+# Of cgroups version 2 and 1: the files with limit and usage, and what the statistics beside them call unused files.
+_MEMORY = (
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
+)
+
 
 def read(cpuinfo: str | None = None) -> Host:
     """This host. `cpuinfo`: what /proc/cpuinfo would hold."""
@@ -35,15 +41,12 @@ def read(cpuinfo: str | None = None) -> Host:
 def free_memory(root: Path = Path("/")) -> int | None:
     """Bytes that this container may still use; None where it has no limit. `root`: of the file system."""
     groups = root / "sys/fs/cgroup"
-    for limit, usage, stat in (
-        ("memory.max", "memory.current", "memory.stat"),
-        *((f"memory/memory.{name}" for name in ("limit_in_bytes", "usage_in_bytes", "stat")),),
-    ):
+    for limit, usage, idle in _MEMORY:
         most, used = _text(groups / limit).strip(), _text(groups / usage).strip()
         if most.isdigit() and used.isdigit() and int(most) < 1 << 60:  # version 1 has a huge number for no limit
             # Files that nobody used lately count as used, and go first.
-            idle = re.search(r"^(?:total_)?inactive_file (\d+)$", _text(groups / stat), re.MULTILINE)
-            return max(0, int(most) - int(used) + (int(idle[1]) if idle else 0))
+            unused = re.search(rf"^{idle} (\d+)$", _text((groups / usage).with_name("memory.stat")), re.MULTILINE)
+            return max(0, int(most) - int(used) + (int(unused[1]) if unused else 0))
     return None
 
 

@@ -46,7 +46,7 @@ def run(directory: Path, variant: Variant, limit: float = LIMIT) -> Measurement 
     if done.returncode < 0:
         with contextlib.suppress(ValueError):
             name = signal.Signals(-done.returncode).name
-            memory = ", for lack of memory it seems" if name == "SIGKILL" or "bad_alloc" in done.stderr else ""
+            memory = ", for lack of memory it seems" if name == "SIGKILL" or "alloc" in done.stderr else ""
             return f"died of {name}{memory}"
     if done.returncode:
         return said[-1] or f"ended with {done.returncode}"
