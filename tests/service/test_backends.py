@@ -236,8 +236,8 @@ SILENT = """
 import os, socket, sys
 from pathlib import Path
 calls = []
-sys.addaudithook(lambda event, args: calls.append((event, args)) if event in WATCHED else None)
-WATCHED = {"socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.fork", "os.posix_spawn"}
+watched = {"socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.fork", "os.posix_spawn"}
+sys.addaudithook(lambda event, args: calls.append((event, args)) if event in watched else None)
 from rag_service.engine import rankers
 from rag_service.engine.backends import Variant
 from rag_service.models import manifest
