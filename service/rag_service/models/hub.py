@@ -38,6 +38,8 @@ _TOKEN = "give a token that may read it: HF_TOKEN, in a RAGService spec.huggingF
 Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)
+for _client in ("httpx", "httpx2"):  # under both names it was released, and tells every request
+    logging.getLogger(_client).setLevel(logging.WARNING)
 
 
 @dataclass(frozen=True)
