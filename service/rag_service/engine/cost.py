@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 # too long for it, and what a CPU keeps close to its cores is too small for it.
 FEWEST, MOST = 128, 2048
 # Share of a batch's time that its fixed part may take.
-WORN_OFF = 1 / 16
+WORN_OFF = 1 / 12
 # Before the first measurement, and as long as all batches have one size: the fixed part takes as long as so many
 # tokens.
-FIXED = 24.0
+FIXED = 32.0
 
 # Batches after which 1/e of the old knowledge is left.
 MEMORY = 100
