@@ -1,6 +1,7 @@
 """Tries a variant of a model in a process of its own: one that crashes, hangs or wants all memory harms nobody."""
 
 import contextlib
+import ctypes
 import math
 import resource
 import signal
@@ -27,15 +28,18 @@ from rag_service.models import ModelError, calibration, manifest
 LIMIT = 120.0  # seconds; on a tenth of a core a trial takes a minute
 QUERIES, DOCUMENTS = 8, 14  # to compare scores on
 AGAIN = 2  # of the queries, whose pairs are scored once more, each alone
-TIMED, ROUNDS = 12, 5  # inputs to time, and how often; of each batch the best time counts, the first compiles code
-BATCH = 512  # padded tokens
+TIMED = (0.2, 0.5, 0.8, 0.95)  # which of the inputs are timed, by length
+ROUNDS = 5  # each is timed; the best time counts, and the first compiles code
+FULL = 256  # padded tokens in a batch that is timed: what a busy engine, or a request alone, brings together
+BATCH = 512  # in one whose scores are compared
 
 FAILED = 2
+PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 
 def run(directory: Path, variant: Variant, limit: float = LIMIT) -> Measurement | str:
     """Try a variant of the model in this directory for up to `limit` seconds; a text says why nothing was measured."""
-    command = (sys.executable, "-m", __name__, str(directory), *variant, str(int(limit) + 1))
+    command = (sys.executable, "-m", __name__, str(directory), *variant)
     try:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=limit, check=False
@@ -64,19 +68,25 @@ def measure(ranker: Ranker, clock: Callable[[], float]) -> Measurement:
     rows = iter(_rows(ranker, every, BATCH))
     scores = [ranker.scores(np.stack([next(rows) for _ in some])) for some in inputs]
     again = [ranker.scores(np.stack(_rows(ranker, some, 1))) for some in inputs[:AGAIN]]
-    timed = sorted(every, key=lambda tokens: len(tokens.ids))[:: max(1, len(every) // TIMED)]
-    batches = list(_batches(ranker, timed, BATCH))
+    sorted_inputs = sorted(every, key=lambda tokens: len(tokens.ids))
+    batches = [_full(ranker, sorted_inputs[int(share * len(sorted_inputs))]) for share in TIMED]
     seconds = [math.inf] * len(batches)
     for _ in range(ROUNDS):
         for number, (batch, length) in enumerate(batches):
             began = clock()
-            ranker.backend.run([timed[index] for index in batch], length)
+            ranker.backend.run(batch, length)
             seconds[number] = min(seconds[number], clock() - began)
     return Measurement(
         scores=tuple(tuple(one) for one in scores),
         again=tuple(tuple(one) for one in again),
-        speed=len(timed) / max(sum(seconds), 1e-9),
+        speed=sum(len(batch) for batch, _ in batches) / max(sum(seconds), 1e-9),
     )
+
+
+def _full(ranker: Ranker, tokens: Tokens) -> tuple[list[Tokens], int]:
+    """A batch of nothing but this input, and the length that it is padded to."""
+    length = padded(len(tokens.ids), ranker.manifest.recipe.max_tokens)
+    return [tokens] * max(1, FULL // length), length
 
 
 def _rows(ranker: Ranker, inputs: Sequence[Tokens], budget: int) -> list[NDArray[np.float32]]:
@@ -98,9 +108,10 @@ def _batches(ranker: Ranker, inputs: Sequence[Tokens], budget: int) -> Iterator[
             yield numbers[start : start + size], length
 
 
-def _restrain(seconds: int) -> None:
-    """Let the kernel end this process before others: when it computes too long, or memory runs out."""
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds * 4, seconds * 4))
+def _restrain() -> None:
+    """Let the kernel end this process before others when memory runs out, and when its parent has ended."""
+    # No limit on its time on the CPU: the kernel would count that time in steps of milliseconds only.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if (free := host.free_memory()) is not None:
         # Otherwise the kernel might end all processes of the container.
@@ -111,9 +122,9 @@ def _restrain(seconds: int) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """In the process of its own: try one variant, and print the measurement."""
-    directory, backend, precision, seconds = arguments
+    directory, backend, precision = arguments
     variant = Variant(cast(BackendName, backend), cast(Precision, precision))
-    _restrain(int(seconds))
+    _restrain()
     try:
         found = manifest.read(Path(directory))
         if found is None:

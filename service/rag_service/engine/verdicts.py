@@ -20,7 +20,7 @@ from rag_service.models import ModelError
 from rag_service.models.manifest import SOURCE, Manifest
 
 FOLDER = "verdicts"
-METHOD = "1"  # raise it whenever a trial may come to another verdict than before
+METHOD = "2"  # raise it whenever a trial may come to another verdict than before
 
 log = logging.getLogger(__name__)
 
