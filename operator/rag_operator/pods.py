@@ -83,11 +83,28 @@ def _troubles(pod: Pod, settings: str, now: datetime) -> Iterator[Trouble]:
         )
     status = pod.get("status", {})
     for container in status.get("initContainerStatuses", []):
-        if found := _container(name, container, settings):
+        if found := _preparation(name, container) or _container(name, container, settings):
             yield found
     for container in status.get("containerStatuses", []):
         if found := _container(name, container, settings) or _probe(pod, container, now):
             yield found
+
+
+def _preparation(pod: str, status: dict[str, Any]) -> Trouble | None:
+    """Why a model was not prepared, where its init container says so; what any container may suffer is left out."""
+    waiting, ended = status.get("state", {}).get("waiting", {}), _ended(status)
+    if not status["name"].startswith(PREPARE):
+        return None
+    if waiting.get("reason") == "CreateContainerConfigError":
+        # Nothing but the Secret with the token comes from elsewhere.
+        why = _short(waiting.get("message", "the Secret with the token cannot be read"))
+        step = "create it, or name another one in spec.huggingFace.tokenSecretRef"
+    elif ended.get("exitCode") and ended.get("reason") != "OOMKilled":
+        why, step = _words(ended), f"see `kubectl logs {pod} -c {status['name']}`"
+    else:
+        return None
+    model = status["name"].removeprefix(PREPARE)
+    return Trouble("ModelNotPrepared", f"model {model} cannot be prepared in pod {pod}: {why}; {step}")
 
 
 def _container(pod: str, status: dict[str, Any], settings: str) -> Trouble | None:
@@ -99,24 +116,17 @@ def _container(pod: str, status: dict[str, Any], settings: str) -> Trouble | Non
             f"pod {pod} cannot get image {status.get('image')}: {message or reason}; check the image's name, that it "
             "exists in the registry, and spec.pod.imagePullSecrets",
         )
-    ended = status.get("state", {}).get("terminated") or status.get("lastState", {}).get("terminated")
-    if ended and ended.get("reason") == "OOMKilled":
+    ended = _ended(status)
+    if ended.get("reason") == "OOMKilled":
         return Trouble(
             "OutOfMemory",
             f"container {status['name']} of pod {pod} was killed, because it needs more memory than it may use; raise "
             f"{settings}.resources.limits.memory",
         )
-    if ended and ended.get("exitCode"):
-        words = _short(_last_words(ended.get("message", ""))) or ended.get("reason", "no message")
-        if status["name"].startswith(PREPARE):
-            return Trouble(
-                "ModelNotPrepared",
-                f"model {status['name'].removeprefix(PREPARE)} cannot be prepared in pod {pod}: {words}; "
-                f"see `kubectl logs {pod} -c {status['name']}`",
-            )
+    if ended.get("exitCode"):
         return Trouble(
             "ContainerFailed",
-            f"container {status['name']} of pod {pod} ended with exit code {ended['exitCode']}: {words}; "
+            f"container {status['name']} of pod {pod} ended with exit code {ended['exitCode']}: {_words(ended)}; "
             f"see `kubectl logs {pod} --previous`",
         )
     if reason and reason not in _STARTING:
@@ -144,6 +154,16 @@ def _probe(pod: Pod, status: dict[str, Any], now: datetime) -> Trouble | None:
 def _condition(pod: Pod, kind: str) -> dict[str, Any]:
     conditions = pod.get("status", {}).get("conditions", [])
     return next((condition for condition in conditions if condition["type"] == kind), {})
+
+
+def _ended(status: dict[str, Any]) -> dict[str, Any]:
+    """How a container ended, now or the last time; {} where it never did."""
+    states = (status.get("state", {}), status.get("lastState", {}))
+    return next((state["terminated"] for state in states if state.get("terminated")), {})
+
+
+def _words(ended: dict[str, Any]) -> str:
+    return _short(_last_words(ended.get("message", ""))) or ended.get("reason", "no message")
 
 
 def _last_words(message: str) -> str:

@@ -102,8 +102,11 @@ def test_a_model_too_large_to_be_prepared_says_which_limit_to_raise() -> None:
 def test_a_secret_with_the_token_that_is_missing() -> None:
     waiting = {"reason": "CreateContainerConfigError", "message": 'secret "hub" not found'}
     found = trouble(pod(phase="Pending", initContainerStatuses=[init_container(state={"waiting": waiting})]))
-    assert found is not None
-    assert 'container prepare-best of pod faq-reranker-1 does not start: secret "hub" not found' in found.message
+    assert found == Trouble(
+        "ModelNotPrepared",
+        'model best cannot be prepared in pod faq-reranker-1: secret "hub" not found; create it, or name another one '
+        "in spec.huggingFace.tokenSecretRef",
+    )
 
 
 def test_a_model_that_is_being_prepared_is_no_trouble_however_long_it_takes() -> None:
