@@ -152,24 +152,30 @@ def _graphs(source: Source, draft: Path, described: Manifest, precisions: Collec
     from rag_service.engine.tokens import Tokeniser  # noqa: PLC0415
     from rag_service.models import quantise  # noqa: PLC0415 (the served image lacks what it imports)
 
-    log.info("%s: quantising, which takes a minute or more", source.uri)
+    log.info("%s: quantising, which takes some minutes", source.uri)
+    kind = described.recipe.kind
     tokeniser = Tokeniser(draft / TOKENIZER, described.recipe.max_tokens)
-    try:
-        quantise.quantise(draft / GRAPH, tokeniser, described.recipe.kind, draft / INT8)
-    except ModelError as error:
-        log.warning("%s: there will be no int8: %s", source.uri, error)
-        return described
-    judged = quantise.judge(draft / GRAPH, draft / INT8, tokeniser, described.recipe.kind)
-    made = _described(draft / INT8, quantise.maker()).model_copy(update={"fidelity": judged})
-    if quantise.passes(judged):
-        return described.model_copy(update={"graphs": {**graphs, "int8": made}})
-    log.warning(
-        "%s: int8 is not kept, its scores are too far from those of fp32: tau %.3f, top-10 %.3f, %.5f between batches",
-        *(source.uri, judged.tau, judged.top10, judged.batch_delta),
-    )
-    for file in draft.glob(f"{INT8}*"):
-        file.unlink()
-    return described.model_copy(update={"refused": {"int8": made}})
+    judge = quantise.Judge(draft / GRAPH, tokeniser, kind)
+    refused: dict[str, Graph] = {}
+    for spared in quantise.SPARED:
+        try:
+            quantise.quantise(draft / GRAPH, tokeniser, kind, draft / INT8, spared)
+        except ModelError as error:
+            log.warning("%s: there will be no int8: %s", source.uri, error)
+            break
+        judged = judge(draft / INT8)
+        made = _described(draft / INT8, quantise.maker(spared)).model_copy(update={"fidelity": judged})
+        if quantise.passes(judged):
+            return described.model_copy(update={"graphs": {**graphs, "int8": made}})
+        log.warning(
+            "%s: int8 is not kept, its scores are too far from those of fp32: tau %.3f, top-10 %.3f, %.5f between "
+            "batches (in fp32 stays: %s)",
+            *(source.uri, judged.tau, judged.top10, judged.batch_delta, spared),
+        )
+        for file in draft.glob(f"{INT8}*"):
+            file.unlink()
+        refused = {"int8": made}
+    return described.model_copy(update={"refused": refused})
 
 
 def _described(path: Path, maker: str) -> Graph:

@@ -8,8 +8,10 @@ import contextlib
 import importlib.metadata
 import io
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -29,15 +31,21 @@ BATCH, AGAIN = 512, 10  # padded tokens in a batch; queries whose pairs are scor
 
 _GATE = FidelityGate()
 
+Spared = Literal["nothing", "sensitive"]
+"""What of a graph stays in 32-bit floats: the second way is slower than the first, and nearer to fp32."""
+SPARED: tuple[Spared, ...] = ("nothing", "sensitive")
+_LAST = re.compile(r"(?<!attention)\.output\.dense\.matrix$")
+
 Rows = NDArray[np.float64]
 
 
-def maker() -> str:
+def maker(spared: Spared = "nothing") -> str:
     """Names what this module does to a graph, and with which version of its library."""
-    return f"static-int8-1 smooth={SMOOTH} samples={SAMPLES} nncf={importlib.metadata.version('nncf')}"
+    made = f"static-int8-1 smooth={SMOOTH} samples={SAMPLES} nncf={importlib.metadata.version('nncf')}"
+    return made if spared == "nothing" else f"{made} spared={spared}"
 
 
-def quantise(path: Path, tokeniser: Tokeniser, kind: Kind, out: Path) -> None:
+def quantise(path: Path, tokeniser: Tokeniser, kind: Kind, out: Path, spared: Spared) -> None:
     """Write the int8 form of a graph, its large tensors beside it in `<out>.data`. Raises ModelError."""
     import nncf  # noqa: PLC0415 (takes seconds, and few environments have it)
 
@@ -45,6 +53,7 @@ def quantise(path: Path, tokeniser: Tokeniser, kind: Kind, out: Path) -> None:
     texts = pairs if kind == "cross-encoder" else [document for _, document in pairs]
     model = onnx.load(str(path))
     inputs = {given.name for given in model.graph.input}
+    left = nncf.IgnoredScope(names=_sensitive(model.graph) if spared == "sensitive" else [])
     feeds = [
         {
             name: value
@@ -65,6 +74,7 @@ def quantise(path: Path, tokeniser: Tokeniser, kind: Kind, out: Path) -> None:
                 model_type=nncf.ModelType.TRANSFORMER,
                 subset_size=len(feeds),
                 fast_bias_correction=True,
+                ignored_scope=left,
                 advanced_parameters=nncf.AdvancedQuantizationParameters(smooth_quant_alphas=smooth),
             )
     except Exception as error:  # as many kinds as a published graph can be odd
@@ -72,21 +82,41 @@ def quantise(path: Path, tokeniser: Tokeniser, kind: Kind, out: Path) -> None:
     onnx.save_model(made, str(out), save_as_external_data=True, location=f"{out.name}.data", size_threshold=1024)
 
 
-def judge(reference: Path, quantised: Path, tokeniser: Tokeniser, kind: Kind) -> Fidelity:
-    """Compare a graph's scores with another's.
+def _sensitive(made: onnx.GraphProto) -> list[str]:
+    """Names of the products that lose most: attention's own, of two activations, and each layer's last."""
+    constants = {tensor.name for tensor in made.initializer}
+    for node in made.node:
+        node.name = node.name or node.output[0]
+    return [
+        node.name
+        for node in made.node
+        if node.op_type == "MatMul" and (constants.isdisjoint(node.input) or _LAST.search(node.input[1]))
+    ]
 
-    On this CPU and one runtime: what others make of the graph is for the trial to tell, on fewer queries.
+
+class Judge:
+    """Compares graphs' scores with those of the fp32 graph.
+
+    On this CPU and one runtime: what others make of a graph is for the trial to tell, on fewer queries.
     """
-    requests = calibration.requests("judge", QUERIES, DOCUMENTS)
-    wanted = _scores(_Runner(reference), tokeniser, kind, requests, BATCH)
-    found = _scores(runner := _Runner(quantised), tokeniser, kind, requests, BATCH)
-    again = _scores(runner, tokeniser, kind, requests[:AGAIN], batch=1)
-    return Fidelity(
-        queries=QUERIES,
-        tau=round(fidelity.tau(wanted, found), 4),
-        top10=round(fidelity.top10(wanted, found), 4),
-        batch_delta=round(fidelity.delta(found[:AGAIN], again), 5),
-    )
+
+    def __init__(self, reference: Path, tokeniser: Tokeniser, kind: Kind) -> None:
+        self._tokeniser = tokeniser
+        self._kind = kind
+        self._requests = calibration.requests("judge", QUERIES, DOCUMENTS)
+        self._wanted = _scores(_Runner(reference), tokeniser, kind, self._requests, BATCH)
+
+    def __call__(self, path: Path) -> Fidelity:
+        """How near a graph comes."""
+        runner = _Runner(path)
+        found = _scores(runner, self._tokeniser, self._kind, self._requests, BATCH)
+        again = _scores(runner, self._tokeniser, self._kind, self._requests[:AGAIN], batch=1)
+        return Fidelity(
+            queries=QUERIES,
+            tau=round(fidelity.tau(self._wanted, found), 4),
+            top10=round(fidelity.top10(self._wanted, found), 4),
+            batch_delta=round(fidelity.delta(found[:AGAIN], again), 5),
+        )
 
 
 def passes(found: Fidelity) -> bool:
