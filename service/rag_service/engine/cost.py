@@ -14,9 +14,9 @@ FIXED = 32.0
 # Batches after which 1/e of the old knowledge is left.
 MEMORY = 100
 # A batch counts as at most so many times longer than expected. One that waited for its CPU for ten times as long as it
-# computed then moves the estimate by little; a speed that really fell to a tenth is known after some 100. There is no
+# computed then moves the estimate by little; a speed that really fell to a tenth is known after some 250. There is no
 # bound below: nothing makes a batch seem shorter than it is.
-SURPRISE = 3.0
+SURPRISE = 2.0
 # The prior: one imagined batch of each of these sizes.
 _IMAGINED = (64, 1024)
 _TICK = 1e-6  # seconds; what takes less was not measured
