@@ -24,6 +24,7 @@ from rag_service.models import ModelError, manifest, quantise
 from rag_service.models.manifest import GRAPH, SOURCE, TOKENIZER, Graph, Manifest, digest
 from rag_service.models.prepare import prepare
 from tests import models
+from tests.service.running import ServiceProcess
 
 VARIANTS = [
     REFERENCE,
@@ -52,7 +53,7 @@ def prepared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     source, out = make(root / "source", seed=5), root / "prepared"
     made = prepare(f"file://{source}", out)
     tokeniser = Tokeniser(out / TOKENIZER, made.recipe.max_tokens)
-    quantise.quantise(out / GRAPH, tokeniser, made.recipe.kind, out / "int8.onnx")
+    quantise.quantise(out / GRAPH, tokeniser, made.recipe.kind, out / "int8.onnx", "nothing")
     int8 = Graph(file="int8.onnx", digest=digest(out / "int8.onnx"), maker="a test")
     made = made.model_copy(update={"graphs": {**made.graphs, "int8": int8}})
     (out / manifest.FILE).write_text(made.model_dump_json(by_alias=True))
@@ -368,6 +369,23 @@ def test_what_settings_name_is_not_tried(sound: Path, monkeypatch: pytest.Monkey
     assert verdicts.choose(sound, read(sound), FidelityGate(), "openvino", "fp32") == ("openvino", "fp32")
     with pytest.raises(ModelError, match=r"file://\S+: nothing can run it: openvino int8: there is no int8 graph"):
         verdicts.choose(sound, read(sound), FidelityGate(), "openvino", "int8")
+
+
+def test_a_service_finds_out_what_serves_and_says_so(sound: Path, tmp_path: Path) -> None:
+    model = copied(sound, tmp_path / "model")
+    process = ServiceProcess(tmp_path, {"m": f"file://{model}"})
+    config = tmp_path / "config.json"
+    config.write_text(config.read_text().replace('"backend": "onnxruntime", "precision": "fp32"', '"backend": "auto"'))
+    for said in (b"trying onnxruntime fp32, openvino fp32", b"as a trial on such a CPU has shown"):
+        with process as service:
+            told = service.client.get("/metrics").text
+            assert service.scores("query", ["a document"])
+        assert said in (tmp_path / "service.log").read_bytes()
+        (info,) = (line for line in told.splitlines() if line.startswith("ragservice_model_info{"))
+        served = verdicts.choose(model, read(model), FidelityGate())
+        assert f'backend="{served.backend}"' in info
+        assert f'precision="{served.precision}"' in info
+        assert f'fingerprint="{read(model).fingerprint(served.precision)}"' in info
 
 
 INTEL = """processor\t: 0
