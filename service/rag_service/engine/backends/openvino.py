@@ -52,7 +52,7 @@ class OpenVinoBackend:
         self._output = graph.output(path, [name for given in self._compiled.outputs for name in given.get_names()])
         self._base = BASES[precision]
         self._local = threading.local()
-        _forget(path.parent)
+        _forget(path.parent.resolve())
 
     def run(self, batch: Sequence[Tokens], length: int) -> NDArray[np.float32]:
         """See `Backend`."""
