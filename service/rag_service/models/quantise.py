@@ -32,8 +32,9 @@ BATCH, AGAIN = 512, 10  # padded tokens in a batch; queries whose pairs are scor
 _GATE = FidelityGate()
 
 Spared = Literal["nothing", "sensitive"]
-"""What of a graph stays in 32-bit floats: the second way is slower than the first, and nearer to fp32."""
+"""What of a graph's layers stays in 32-bit floats: the second way is slower than the first, and nearer to fp32."""
 SPARED: tuple[Spared, ...] = ("nothing", "sensitive")
+_HEAD = re.compile(r"(?:pooler|classifier|pre_classifier)\.")
 _LAST = re.compile(r"(?<!attention)\.output\.dense\.matrix$")
 
 Rows = NDArray[np.float64]
@@ -41,7 +42,7 @@ Rows = NDArray[np.float64]
 
 def maker(spared: Spared = "nothing") -> str:
     """Names what this module does to a graph, and with which version of its library."""
-    made = f"static-int8-1 smooth={SMOOTH} samples={SAMPLES} nncf={importlib.metadata.version('nncf')}"
+    made = f"static-int8-2 smooth={SMOOTH} samples={SAMPLES} nncf={importlib.metadata.version('nncf')}"
     return made if spared == "nothing" else f"{made} spared={spared}"
 
 
@@ -53,7 +54,7 @@ def quantise(path: Path, tokeniser: Tokeniser, kind: Kind, out: Path, spared: Sp
     texts = pairs if kind == "cross-encoder" else [document for _, document in pairs]
     model = onnx.load(str(path))
     inputs = {given.name for given in model.graph.input}
-    left = nncf.IgnoredScope(names=_sensitive(model.graph) if spared == "sensitive" else [])
+    left = nncf.IgnoredScope(names=_spared(model.graph, spared))
     feeds = [
         {
             name: value
@@ -82,16 +83,19 @@ def quantise(path: Path, tokeniser: Tokeniser, kind: Kind, out: Path, spared: Sp
     onnx.save_model(made, str(out), save_as_external_data=True, location=f"{out.name}.data", size_threshold=1024)
 
 
-def _sensitive(made: onnx.GraphProto) -> list[str]:
-    """Names of the products that lose most: attention's own, of two activations, and each layer's last."""
+def _spared(made: onnx.GraphProto, spared: Spared) -> list[str]:
+    """Names of the products that stay as they are.
+
+    Always a cross-encoder's head: it reads one token a pair, so it costs nothing, and rounding it moves every score.
+    """
     constants = {tensor.name for tensor in made.initializer}
     for node in made.node:
         node.name = node.name or node.output[0]
-    return [
-        node.name
-        for node in made.node
-        if node.op_type == "MatMul" and (constants.isdisjoint(node.input) or _LAST.search(node.input[1]))
-    ]
+    products = [node for node in made.node if node.op_type == "MatMul"]
+    found = [node.name for node in products if _HEAD.match(node.input[1])]
+    if spared == "sensitive":  # attention's own products, of two activations, and each layer's last
+        found += [node.name for node in products if constants.isdisjoint(node.input) or _LAST.search(node.input[1])]
+    return found
 
 
 class Judge:
