@@ -58,7 +58,7 @@ def int8(folder: Path, model: Path, out: Path, home: Path) -> Path:
     shutil.rmtree(out, ignore_errors=True)
     draft = out.with_name(f".{out.name}")
     shutil.rmtree(draft, ignore_errors=True)
-    command = [str(folder / "bin" / "python"), str(HERE / "quantise_for_peers.py"), str(model), str(draft)]
+    command = [str(folder / "bin" / "python"), "-P", str(HERE / "quantise_for_peers.py"), str(model), str(draft)]
     made = subprocess.run(command, env=settings(home), capture_output=True, text=True, timeout=600, check=False)
     if made.returncode:
         raise UnavailableError(f"optimum could not quantise the model: {made.stderr.strip().splitlines()[-1]}")

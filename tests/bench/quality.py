@@ -18,8 +18,8 @@ from rag_service.engine.pending import padded
 from rag_service.engine.rankers import Ranker
 from rag_service.engine.tokens import Tokens
 from rag_service.models import fidelity, manifest
-from tests.bench import collections, figures, machine, models
-from tests.bench.collections import Collection
+from tests.bench import corpora, figures, machine, models
+from tests.bench.corpora import Collection
 from tests.bench.prepared import Prepared, prepare
 from tests.bench.retrieval import Bm25, ndcg
 
@@ -55,7 +55,7 @@ def run(out: Path, data: Path) -> tuple[dict[str, float], dict[str, Any], str]:
         "bi": prepare("all-minilm-l6-v2", models.PACKAGED, out / "prepared", int8=True),
         "cross": prepare("minilm-l6", f"file://{made['minilm-l6']}", out / "prepared", int8=True),
     }
-    found = [candidates(collection) for collection in collections.found(data)]
+    found = [candidates(collection) for collection in corpora.found(data)]
     values: dict[str, float] = {}
     for one in found:
         first = [ndcg(numbers, gains) for numbers, gains in zip(one.documents, one.collection.gains, strict=True)]

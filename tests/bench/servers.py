@@ -124,7 +124,7 @@ def naive(python: Path, model: Path, folder: Path, environment: Mapping[str, str
     script = Path(__file__).with_name("naive.py")
     return Server(
         name="naive",
-        command=lambda port: [str(python), str(script), str(model), str(port)],
+        command=lambda port: [str(python), "-P", str(script), str(model), str(port)],
         body=lambda asked: {"query": asked.query, "documents": asked.documents},
         health="/health",
         log=folder / "logs" / "naive.log",

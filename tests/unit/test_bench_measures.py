@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests import models
-from tests.bench import collections, docs, figures, machine, samples
+from tests.bench import corpora, docs, figures, machine, samples
 from tests.bench.retrieval import Bm25, ndcg
 from tests.bench.samples import EQUAL, INFINITY, MIXED, NAIVE, OURS, Sample
 from tests.bench.texts import LONGEST, REFERENCE, SHORTEST, Texts
@@ -136,14 +136,14 @@ def test_collections_are_read_with_their_traps(tmp_path: Path) -> None:
     (tmp_path / "cran.all.1400").write_text(".I 1\n.T\nno\n.W\nwings\nof a plane\n.I 2\n.W\n.I 3\n.W\nheat\n.I 4\n")
     (tmp_path / "cran.qry").write_text(".I 001\n.W\nwhat flies\n.I 004\n.W\nwhat\nburns\n.I 365\n")
     (tmp_path / "cranqrel").write_text("1 1 1\n2 3 4\n2 1 -1 \n")
-    found = collections.cranfield(tmp_path)
+    found = corpora.cranfield(tmp_path)
     assert found.documents == ["wings of a plane", "", "heat"]
     assert found.queries == ["what flies", "what burns"]
     assert found.gains == [{0: 4.0}, {2: 1.0, 0: 4.0}]
 
 
 def test_without_data_a_lookalike_is_used(tmp_path: Path) -> None:
-    [found] = collections.found(tmp_path)
+    [found] = corpora.found(tmp_path)
     assert found.name == "lookalike"
     assert len(found.documents) == 10 * len(found.queries) == 770
     assert all(len(gains) == 10 for gains in found.gains)
