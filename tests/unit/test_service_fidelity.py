@@ -34,9 +34,7 @@ def test_the_documents_of_a_request_share_words_with_its_query() -> None:
 
     requests = calibration.requests("judge", 100, 20)
     own = np.mean([shared(one.query, list(one.documents)) for one in requests])
-    others = np.mean(
-        [shared(one.query, list(other.documents)) for one, other in pairwise(requests)]
-    )
+    others = np.mean([shared(one.query, list(other.documents)) for one, other in pairwise(requests)])
     assert own > others
 
 

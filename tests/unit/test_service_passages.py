@@ -1,5 +1,7 @@
 """How long documents are read in parts."""
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,7 +33,7 @@ def test_every_token_is_in_a_passage_and_passages_go_on(lengths: list[int], size
     assert 1 <= len(found) <= most
     assert all(0 < end - start <= size for start, end in found)
     assert found[0][0] == 0
-    for (start, end), (after, further) in zip(found, found[1:], strict=False):
+    for (start, end), (after, further) in itertools.pairwise(found):
         assert start < after <= end < further
         short = max(lengths[words[after] : words[end - 1] + 1], default=1) <= max(1, int(size * OVERLAP))
         if short and size > 4:
