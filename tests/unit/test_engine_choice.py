@@ -95,9 +95,14 @@ def measured(speed: float, scores: Any = SCORES, again: Any = None) -> Measureme
 
 
 def judged(trials: dict[Variant, Measurement | str], **more: Any) -> Verdict:
-    verdict = choice.judge(trials, more.pop("allowed", trials), more.pop("gate", GATE), **more)
+    verdict = choice.judge(trials, more.pop("gate", GATE), **more)
     assert verdict is not None
     return verdict
+
+
+def serving(verdict: Verdict) -> Variant | None:
+    """What serves where settings allow everything."""
+    return verdict.best({row.variant for row in verdict.rows})
 
 
 def row(verdict: Verdict, variant: Variant) -> Row:
@@ -112,22 +117,20 @@ def reversed_in(queries: int) -> tuple[tuple[float, ...], ...]:
 
 def test_the_fastest_that_passes_serves() -> None:
     verdict = judged({REFERENCE: measured(60), OPENVINO_FP32: measured(61), BF16: measured(200)})
-    assert verdict.variant == BF16
+    assert serving(verdict) == BF16
     assert row(verdict, BF16).tau == row(verdict, BF16).top10 == 1
     assert [one.fault for one in verdict.rows] == [None] * 3
 
 
 def test_of_speeds_that_a_trial_cannot_tell_apart_the_nearest_to_the_reference_serves() -> None:
     for speed, serves in ((215, BF16), (225, INT8)):
-        assert (
-            judged({REFERENCE: measured(60), BF16: measured(200), INT8: measured(speed, BEST_SWAPPED)}).variant
-            == serves
-        )
+        verdict = judged({REFERENCE: measured(60), BF16: measured(200), INT8: measured(speed, BEST_SWAPPED)})
+        assert serving(verdict) == serves
 
 
 def test_a_fast_one_that_ranks_otherwise_does_not_serve() -> None:
     verdict = judged({REFERENCE: measured(60), INT8: measured(900, reversed_in(8)), BF16: measured(200)})
-    assert verdict.variant == BF16
+    assert serving(verdict) == BF16
     assert row(verdict, INT8).tau == -1
     assert row(verdict, INT8).fault == "tau below 0.93"
 
@@ -136,10 +139,10 @@ def test_what_chance_explains_is_not_held_against_a_variant() -> None:
     """One of eight queries says little about the mean of all, eight of eight say much."""
     noisy = SCORES[0][:-2] + SCORES[0][-2:][::-1]
     verdict = judged({REFERENCE: measured(60), BF16: measured(200, (noisy, *SCORES[1:]))}, gate=FidelityGate(tau=0.999))
-    assert verdict.variant == BF16
+    assert serving(verdict) == BF16
     every = tuple(one[:-2] + one[-2:][::-1] for one in SCORES)
     verdict = judged({REFERENCE: measured(60), BF16: measured(200, every)}, gate=FidelityGate(tau=0.999))
-    assert verdict.variant == REFERENCE
+    assert serving(verdict) == REFERENCE
 
 
 def test_scores_that_depend_on_the_batch_do_not_serve() -> None:
@@ -147,47 +150,55 @@ def test_scores_that_depend_on_the_batch_do_not_serve() -> None:
     for share, serves in ((0.009, BF16), (0.011, REFERENCE)):
         moved = ((SCORES[0][0] + share * spread, *SCORES[0][1:]), SCORES[1])
         verdict = judged({REFERENCE: measured(60), BF16: measured(200, again=moved)})
-        assert verdict.variant == serves
+        assert serving(verdict) == serves
         assert row(verdict, BF16).batch_delta == pytest.approx(share)
 
 
 def test_the_reference_serves_whatever_is_said_against_it() -> None:
     verdict = judged({REFERENCE: measured(60, again=((0.0,) * 16,) * 2), BF16: measured(200, reversed_in(8))})
-    assert verdict.variant == REFERENCE
+    assert serving(verdict) == REFERENCE
 
 
 def test_scores_that_are_no_numbers_do_not_serve() -> None:
     bad = ((math.nan, *SCORES[0][1:]), *SCORES[1:])
     verdict = judged({REFERENCE: measured(60), BF16: measured(200, bad)})
-    assert verdict.variant == REFERENCE
+    assert serving(verdict) == REFERENCE
     assert row(verdict, BF16).fault == "gave something that is no score"
 
 
 def test_where_it_is_known_what_is_relevant_a_loss_of_ndcg_counts() -> None:
     gains = [[1.0 if score == max(one) else 0.0 for score in one] for one in SCORES]
-    assert judged({REFERENCE: measured(60), BF16: measured(200, BEST_SWAPPED)}).variant == BF16
+    assert serving(judged({REFERENCE: measured(60), BF16: measured(200, BEST_SWAPPED)})) == BF16
     verdict = judged({REFERENCE: measured(60), BF16: measured(200, BEST_SWAPPED)}, gains=gains)
-    assert verdict.variant == REFERENCE
+    assert serving(verdict) == REFERENCE
     assert row(verdict, BF16).ndcg_loss == pytest.approx(1 - 1 / math.log2(3))
 
 
 def test_what_failed_says_why_and_another_is_the_reference() -> None:
     verdict = judged({REFERENCE: "died of SIGILL", OPENVINO_FP32: measured(50), BF16: measured(200, reversed_in(8))})
-    assert verdict.variant == OPENVINO_FP32
+    assert serving(verdict) == OPENVINO_FP32
     assert row(verdict, REFERENCE).fault == "died of SIGILL"
-    assert choice.judge({REFERENCE: "died", BF16: measured(200)}, [BF16], GATE) is None
+    assert choice.judge({REFERENCE: "died", BF16: measured(200)}, GATE) is None
 
 
 def test_the_reference_is_tried_but_serves_only_if_it_may() -> None:
     trials: dict[Variant, Measurement | str] = {REFERENCE: measured(60), OPENVINO_FP32: measured(50)}
-    assert judged(trials, allowed=[OPENVINO_FP32]).variant == OPENVINO_FP32
+    assert judged(trials).best([OPENVINO_FP32]) == OPENVINO_FP32
     trials[OPENVINO_FP32] = measured(50, reversed_in(8))
-    assert choice.judge(trials, [OPENVINO_FP32], GATE) is None
+    assert judged(trials).best([OPENVINO_FP32]) is None
+
+
+def test_one_verdict_serves_whatever_settings_allow() -> None:
+    verdict = judged({REFERENCE: measured(60), OPENVINO_FP32: measured(61), BF16: measured(200)})
+    assert verdict.best([OPENVINO_FP32, BF16]) == BF16
+    assert verdict.best([REFERENCE, OPENVINO_FP32]) == OPENVINO_FP32
+    assert verdict.best([REFERENCE]) == REFERENCE
+    assert verdict.best([INT8]) is None
 
 
 def test_the_table_has_a_line_for_each_variant() -> None:
     verdict = judged({REFERENCE: measured(60), INT8: measured(900, reversed_in(8)), BF16: measured(200)})
-    lines = choice.table(verdict, [Row(variant=TORCH, fault="is not installed")]).splitlines()
+    lines = choice.table(verdict, BF16, [Row(variant=TORCH, fault="is not installed")]).splitlines()
     assert [line.split("  ")[0] for line in lines[1:]] == [str(one) for one in (INT8, BF16, REFERENCE, TORCH)]
     assert lines[1].endswith("tau below 0.93")
     assert lines[2].endswith("200  1.000  1.000 0.000000  serves")
@@ -207,13 +218,14 @@ def test_the_table_has_a_line_for_each_variant() -> None:
 def test_of_any_measurements_none_that_passed_is_clearly_faster_than_what_serves(
     trials: dict[Variant, Measurement | str],
 ) -> None:
-    verdict = choice.judge(trials, trials, GATE)
+    verdict = choice.judge(trials, GATE)
     if verdict is None:
         assert all(isinstance(trials.get(variant, ""), str) for variant in choice.REFERENCES)
         return
     assert Verdict.model_validate_json(verdict.model_dump_json(by_alias=True)) == verdict
-    serving = row(verdict, verdict.variant)
-    assert serving.fault is None
-    assert serving.speed is not None
-    assert all(one.fault or (one.speed or 0) <= serving.speed * choice.LEVEL for one in verdict.rows)
+    best = serving(verdict)
+    assert best
+    speed = row(verdict, best).speed
+    assert speed
+    assert all(one.fault or (one.speed or 0) <= speed * choice.LEVEL for one in verdict.rows)
     assert {one.variant for one in verdict.rows} == set(trials)

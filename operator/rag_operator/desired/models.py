@@ -45,8 +45,8 @@ def _fetched(rag: RAGService) -> list[Model]:
     return [model for model in rag.spec.models if model.uri.startswith(_SCHEME)]
 
 
-def _free(model: Model) -> bool:
-    return model.backend is Backend.AUTO and model.precision is Precision.AUTO
+def _tried(model: Model) -> bool:
+    return model.backend is Backend.AUTO or model.precision is Precision.AUTO
 
 
 def _mount(volume: Manifest) -> Manifest:
@@ -57,14 +57,14 @@ def _container(rag: RAGService, model: Model, image: str) -> Manifest:
     return {
         "name": names.prepare(model.name),
         "image": image,
-        # It ends with a trial of what runs the model best on this CPU, unless that is not left to it.
+        # It ends with a trial of what runs the model best on this CPU, unless both are named.
         "args": [
             "model",
             "prepare",
             model.uri,
             "--out",
             directory(model.uri),
-            *([] if _free(model) else ["--no-trial"]),
+            *([] if _tried(model) else ["--no-trial"]),
         ],
         "env": _environment(rag),
         # As much as the service may use: a pod asks for the larger of the two, so this costs nothing.

@@ -1,4 +1,4 @@
-"""Which variant of a model serves on a host: what can be tried, and the verdict on what was measured. Pure."""
+"""Which variant of a model serves on a host: what can be tried, and what follows from what was measured. Pure."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Literal
@@ -53,13 +53,19 @@ class Row(Shape):
 
 
 class Verdict(Shape):
-    """Which variant serves, and why."""
+    """What is known of every variant that was tried."""
 
-    variant: Variant
     rows: Annotated[tuple[Row, ...], Field(min_length=1)]
 
+    def best(self, allowed: Collection[Variant]) -> Variant | None:
+        """The fastest of the allowed ones that may serve; None where none may."""
+        passed = [row for row in self.rows if row.variant in allowed and row.fault is None]
+        fastest = max((row.speed or 0 for row in passed), default=0)
+        level = [row for row in passed if (row.speed or 0) >= fastest / LEVEL]
+        return max(level, key=lambda row: (row.tau or 0, row.speed or 0)).variant if level else None
 
-def table(verdict: Verdict, refused: Sequence[Row] = ()) -> str:
+
+def table(verdict: Verdict, serves: Variant | None, refused: Sequence[Row] = ()) -> str:
     """For people: one line a variant, the fastest first, then those that were not tried."""
     lines = [f"{'variant':28} inputs/s    tau top-10    batch"]
     for row in sorted((*verdict.rows, *refused), key=lambda row: -(row.speed or 0)):
@@ -72,7 +78,7 @@ def table(verdict: Verdict, refused: Sequence[Row] = ()) -> str:
                 (row.batch_delta, ".6f", 8),
             )
         )
-        lines.append(f"{row.variant!s:28} {figures}  {'serves' if row.variant == verdict.variant else row.fault or ''}")
+        lines.append(f"{row.variant!s:28} {figures}  {'serves' if row.variant == serves else row.fault or ''}")
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -140,12 +146,9 @@ def wanted(
 
 
 def judge(
-    measured: Mapping[Variant, Measurement | str],
-    allowed: Collection[Variant],
-    gate: FidelityGate,
-    gains: Sequence[Sequence[float]] | None = None,
+    measured: Mapping[Variant, Measurement | str], gate: FidelityGate, gains: Sequence[Sequence[float]] | None = None
 ) -> Verdict | None:
-    """The fastest of the allowed ones that passes the gate; None where there is none.
+    """Hold every variant to the gate; None where there is nothing to compare with.
 
     `measured`: of each variant that was tried, what was found, or why nothing was. The reference passes whatever the
     gate. `gains`: how relevant each document is, where that is known.
@@ -159,13 +162,9 @@ def judge(
         Row(variant=variant, fault=found) if isinstance(found, str) else _row(variant, found, exact, gate, gains)
         for variant, found in measured.items()
     ]
-    passed = [row for row in rows if row.variant in allowed and (row.variant == reference or row.fault is None)]
-    if not passed:
-        return None
-    fastest = max(row.speed or 0 for row in passed)
-    level = [row for row in passed if (row.speed or 0) >= fastest / LEVEL]
-    best = max(level, key=lambda row: (row.tau or 0, row.speed or 0))
-    return Verdict(variant=best.variant, rows=tuple(rows))
+    return Verdict(
+        rows=tuple(row.model_copy(update={"fault": None}) if row.variant == reference else row for row in rows)
+    )
 
 
 def _row(

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from rag_service.contract.settings import BackendName, FidelityGate, Precision
 from rag_service.engine import choice, host, trial
 from rag_service.engine.backends import REFERENCE, Variant
-from rag_service.engine.choice import REFERENCES, Host, Measurement, Row, Verdict
+from rag_service.engine.choice import Host, Measurement, Row, Verdict
 from rag_service.models import ModelError
 from rag_service.models.manifest import SOURCE, Manifest
 
@@ -44,37 +44,47 @@ def choose(
         raise ModelError(f"{manifest.uri}: {error}") from error
     if len(possible) == 1:
         return possible[0]
-    name = _name(here, manifest, gate, possible)
+    # Everything that could serve is tried, whatever these settings allow: others may be set for the next pod.
+    candidates = [variant for variant, obstacle in known.items() if obstacle is None]
+    name = _name(here, manifest, gate, candidates)
     with _alone(name, directory):
-        if found := _recall(name, directory):
-            log.info("%s: %s serves, as a trial on such a CPU has shown", manifest.uri, found.variant)
-            return found.variant
-        log.info("%s: trying %s", manifest.uri, ", ".join(map(str, possible)))
-        reference = next((variant for variant in REFERENCES if known[variant] is None), possible[0])
-        measured = {variant: trial.run(directory, variant) for variant in dict.fromkeys((reference, *possible))}
-        verdict = choice.judge(measured, possible, gate)
-        if verdict is None:
-            return _untried(manifest, possible, measured)
-        _remember(name, directory, verdict)
-    refused = [Row(variant=variant, fault=why) for variant, why in known.items() if why and variant not in measured]
-    log.info("%s: %s serves\n%s", manifest.uri, verdict.variant, choice.table(verdict, refused))
-    return verdict.variant
+        verdict = _recall(name, directory)
+        if verdict:
+            log.info("%s: a trial on such a CPU has been made before", manifest.uri)
+        else:
+            log.info("%s: trying %s", manifest.uri, ", ".join(map(str, candidates)))
+            measured = {variant: trial.run(directory, variant) for variant in candidates}
+            verdict = choice.judge(measured, gate)
+            if verdict is None:
+                return _unjudged(manifest, possible, measured)
+            _remember(name, directory, verdict)
+    refused = [Row(variant=variant, fault=why) for variant, why in known.items() if why]
+    served = verdict.best(possible)
+    table = choice.table(verdict, served, refused)
+    if served is None:
+        log.error("%s: nothing that settings allow may serve it\n%s", manifest.uri, table)
+        faults = "; ".join(f"{row.variant}: {row.fault}" for row in verdict.rows if row.variant in possible)
+        raise ModelError(f"{manifest.uri}: nothing that settings allow passes the gate: {faults}")
+    log.info("%s: %s serves\n%s", manifest.uri, served, table)
+    return served
 
 
-def _untried(manifest: Manifest, possible: Sequence[Variant], measured: Mapping[Variant, Measurement | str]) -> Variant:
-    """What serves when no trial came to a verdict: the reference, if it may."""
+def _unjudged(
+    manifest: Manifest, possible: Sequence[Variant], measured: Mapping[Variant, Measurement | str]
+) -> Variant:
+    """What serves when there was nothing to judge by: the reference, if it may."""
     why = "; ".join(f"{variant}: {found}" for variant, found in measured.items() if isinstance(found, str))
     if REFERENCE not in possible:
-        raise ModelError(f"{manifest.uri}: nothing that settings allow passes the gate: {why or 'scores too far off'}")
+        raise ModelError(f"{manifest.uri}: no trial came to an end: {why}")
     log.warning("%s: no trial came to an end, so %s serves: %s", manifest.uri, REFERENCE, why)
     return REFERENCE
 
 
-def _name(here: Host, manifest: Manifest, gate: FidelityGate, possible: Sequence[Variant]) -> str:
+def _name(here: Host, manifest: Manifest, gate: FidelityGate, candidates: Sequence[Variant]) -> str:
     """Names a verdict by everything that it depends on."""
     graphs = {precision: graph.digest for precision, graph in sorted(manifest.graphs.items())}
     depends = (METHOD, here.cpu, sorted(here.versions.items()), manifest.recipe.model_dump_json(), graphs)
-    text = repr((*depends, gate.model_dump_json(), sorted(possible)))
+    text = repr((*depends, gate.model_dump_json(), sorted(candidates)))
     return f"{hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}.json"
 
 
