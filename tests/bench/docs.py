@@ -8,10 +8,13 @@ from typing import Any
 
 from tests.bench.figures import table
 
+_VARIANTS = ("_onnxruntime_", "_openvino_", "_sentence_transformers_")
+
 
 def section(values: Mapping[str, float], facts: Mapping[str, Any], report: str) -> str:
     """What one part of the bench found, in Markdown."""
-    rows = [[f"`{name}`", f"{value:.4g}"] for name, value in values.items()]
+    # Those of single variants are in the report.
+    rows = [[f"`{name}`", f"{value:.4g}"] for name, value in values.items() if not any(map(name.count, _VARIANTS))]
     return "\n\n".join([described(facts), report, table(["figure", "value"], rows)])
 
 
