@@ -59,8 +59,5 @@ def _version(name: str) -> str | None:
 def _installed(environment: Path, names: tuple[str, ...]) -> dict[str, str]:
     folders = [str(folder) for folder in environment.glob("lib/python3*/site-packages")]
     found = importlib.metadata.distributions(path=folders)
-    return {
-        one.metadata["Name"].lower(): one.version
-        for one in sorted(found, key=lambda one: one.metadata["Name"].lower())
-        if one.metadata["Name"].lower() in names
-    }
+    versions = {one.metadata["Name"].lower().replace("_", "-"): one.version for one in found}
+    return {name: versions[name] for name in names if name in versions}
