@@ -24,8 +24,8 @@ def main() -> int:
     wanted = [part for part in options.only.split(",") if part] or list(PARTS)
     if unknown := set(wanted) - set(PARTS):
         parser.error(f"ONLY={','.join(sorted(unknown))}: write {' or '.join(PARTS)}")
-    data = Path(options.data) if options.data else ROOT.parent / "shared" / "data"
-    if options.data and not data.is_dir():
+    data = Path(options.data) if options.data else None
+    if data and not data.is_dir():
         parser.error(f"DATA={data}: there is no such folder")
     out: Path = options.out.absolute()
     out.mkdir(parents=True, exist_ok=True)

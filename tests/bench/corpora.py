@@ -22,13 +22,10 @@ class Collection:
     gains: Sequence[Mapping[int, float]]
 
 
-def found(data: Path) -> list[Collection]:
+def found(data: Path | None) -> list[Collection]:
     """The collections in a folder of data; where there are none, the one that is shipped."""
-    made = []
-    if (folder := data / "ir" / "cranfield").is_dir():
-        made.append(cranfield(folder))
-    if (folder := data / "ir" / "cacm").is_dir():
-        made.append(cacm(folder))
+    readers = {"cranfield": cranfield, "cacm": cacm}
+    made = [read(data / "ir" / name) for name, read in readers.items() if data and (data / "ir" / name).is_dir()]
     return made or [lookalike()]
 
 

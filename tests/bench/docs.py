@@ -1,6 +1,5 @@
 """The tables in docs/benchmarks.md. Pure but for `put`."""
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,9 +42,3 @@ def put(path: Path, part: str, text: str) -> None:
         raise ValueError(f"{path} has no marks {begin} and {end}")
     after = pattern.sub(lambda _: f"{begin}\n\n{text}\n\n{end}", before)
     path.write_text(after, encoding="utf-8")
-
-
-def figures(path: Path) -> Mapping[str, float]:
-    """The figures of a result file."""
-    read: Mapping[str, float] = json.loads(path.read_text(encoding="utf-8"))["figures"]
-    return read

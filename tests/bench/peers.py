@@ -35,14 +35,18 @@ def environment() -> Path:
         subprocess.run([python, "-m", "venv", str(folder)], check=True)
         subprocess.run([str(folder / "bin" / "python"), *install, "-r", str(REQUIREMENTS)], check=True, timeout=3600)
     except (subprocess.SubprocessError, OSError) as error:
-        raise UnavailableError(f"the other servers could not be installed: {error}") from error
+        raise UnavailableError(f"the other servers could not be installed: {_said(error)}") from error
     (folder / "ready").touch()
     return folder
 
 
 def settings(home: Path) -> Mapping[str, str]:
-    """What the peers find in their environment: nothing is fetched, nothing is reported."""
-    return os.environ | {
+    """What the peers find in their environment: nothing is fetched, nothing is reported.
+
+    Nothing of what our libraries were told either, such as to tokenise on one thread.
+    """
+    others = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TOKENIZERS_"))}
+    return others | {
         "HF_HUB_OFFLINE": "1",
         "HF_HOME": str(home),
         "DO_NOT_TRACK": "1",
@@ -64,6 +68,25 @@ def int8(folder: Path, model: Path, out: Path, home: Path) -> Path:
         raise UnavailableError(f"optimum could not quantise the model: {made.stderr.strip().splitlines()[-1]}")
     draft.rename(out)
     return out
+
+
+def ours_int8(prepared: Path, graph: str, model: Path, out: Path) -> Path:
+    """The model for Infinity's optimum engine, with the static int8 graph that we serve."""
+    shutil.rmtree(out, ignore_errors=True)
+    shutil.copytree(model, out, ignore=shutil.ignore_patterns("*.safetensors", "*.onnx*"))
+    for file in prepared.glob(f"{graph}*"):
+        # The graph names the file of its tensors; Infinity takes what is called quantized.
+        shutil.copyfile(file, out / ("model_quantized.onnx" if file.name == graph else file.name))
+    return out
+
+
+def _said(error: Exception) -> str:
+    """An error without the command, whose paths are this machine's."""
+    return (
+        f"pip ended with {error.returncode}"
+        if isinstance(error, subprocess.CalledProcessError)
+        else type(error).__name__
+    )
 
 
 def _cache() -> Path:

@@ -10,7 +10,8 @@ from typing import NamedTuple
 from rag_service.contract.settings import FidelityGate
 from rag_service.engine import verdicts
 from rag_service.engine.backends import Variant
-from rag_service.models import manifest, quantise
+from rag_service.models import manifest as manifests
+from rag_service.models import quantise
 from rag_service.models.prepare import BERT_GRAPH
 
 
@@ -25,6 +26,13 @@ class Prepared(NamedTuple):
         """Where the service finds it."""
         return f"file://{self.directory}"
 
+    @property
+    def manifest(self) -> manifests.Manifest:
+        """What was prepared."""
+        found = manifests.read(self.directory)
+        assert found, self.directory
+        return found
+
     def calibrate(self) -> Variant:
         """Forget what serves it best, and find it out anew."""
         shutil.rmtree(self.directory / verdicts.FOLDER, ignore_errors=True)
@@ -32,9 +40,7 @@ class Prepared(NamedTuple):
 
     def served(self) -> Variant:
         """What `auto` serves it with."""
-        found = manifest.read(self.directory)
-        assert found, self.directory
-        return verdicts.choose(self.directory, found, FidelityGate())
+        return verdicts.choose(self.directory, self.manifest, FidelityGate())
 
 
 def prepare(name: str, uri: str, folder: Path, int8: bool) -> Prepared:

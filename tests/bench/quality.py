@@ -48,7 +48,7 @@ class Scored(NamedTuple):
     batch_tau: float
 
 
-def run(out: Path, data: Path) -> tuple[dict[str, float], dict[str, Any], str]:
+def run(out: Path, data: Path | None) -> tuple[dict[str, float], dict[str, Any], str]:
     """Measure; the figures, the machine, and a report in Markdown. Files go to the folder `out`."""
     made = models.make(out / "models")
     wanted = {

@@ -29,11 +29,13 @@ from tests.redis_server import RedisServer
 
 HEADLINE = 30  # queries, all at once
 AHEAD = 60  # requests a second
-# Infinity's own choice of settings, and the two that its documentation offers to make it faster on a CPU.
+SAME_FILE = f"{INFINITY}, our int8"
+# Infinity's own choice of settings, the two that its documentation offers to make it faster on a CPU, and our graph.
 MODES = {
     INFINITY: ["--engine", "torch"],
     f"{INFINITY}, bf16": ["--engine", "torch", "--dtype", "bfloat16"],
     f"{INFINITY}, optimum int8": ["--engine", "optimum"],
+    SAME_FILE: ["--engine", "optimum"],
 }
 
 
@@ -98,7 +100,7 @@ def run(out: Path, rounds: int, length: Length, with_peers: bool) -> tuple[dict[
     stolen = machine.stolen()
     with ExitStack() as stack:
         redis = stack.enter_context(RedisServer(_fresh(out / "redis")))
-        others, environment, missing = _peers(out, made["minilm-l6"]) if with_peers else ([], None, [])
+        others, environment, missing = _peers(out, made["minilm-l6"], best) if with_peers else ([], None, [])
         running = _start([*_ours(out, best, redis), *others], stack, missing)
         threads = engine_threads(available(), 1)
         engine = stack.enter_context(InProcess(best.directory, served[best.name], threads))
@@ -187,10 +189,10 @@ class Bench:
         # As many requests as will be needed are made before the clock runs.
         asked = map(server.request, self._words.requests(one.shape, f"{one.name}/{number}"))
         sent = itertools.chain(list(itertools.islice(asked, round(AHEAD * sum(self._length)))), asked)
-        began, idle = perf_counter(), sum(other.cpu() for other in others)
+        began, idle = perf_counter(), sum(other.own_cpu() for other in others)
         length = self._length._asdict()
         window = asyncio.run(load.drive(server.port, sent, one.concurrency, **length, cpu=server.cpu))
-        elapsed, idle = perf_counter() - began, sum(other.cpu() for other in others) - idle
+        elapsed, idle = perf_counter() - began, sum(other.own_cpu() for other in others) - idle
         answered = len(window.latencies)
         if not answered:
             raise StartError(f"{server.name} answered nothing within {window.seconds:.0f} s at {one.name}")
@@ -213,7 +215,7 @@ def _ours(out: Path, model: Prepared, redis: RedisServer) -> list[Server]:
     ]
 
 
-def _peers(out: Path, model: Path) -> tuple[list[Server], Path | None, list[str]]:
+def _peers(out: Path, model: Path, prepared: Prepared) -> tuple[list[Server], Path | None, list[str]]:
     """The others, their environment, and what is missing, in one line each."""
     try:
         environment = peers.environment()
@@ -225,7 +227,13 @@ def _peers(out: Path, model: Path) -> tuple[list[Server], Path | None, list[str]
     made = [servers.naive(python, model, out, peers.settings(home))]
     for name, options in MODES.items():
         directory = model
-        if "optimum" in options:
+        if name == SAME_FILE:
+            graph = prepared.manifest.graphs.get("int8")
+            if graph is None:
+                missing.append(f"Left out: {name}: our int8 graph of this model is too far from fp32 to be served")
+                continue
+            directory = peers.ours_int8(prepared.directory, graph.file, model, out / "models" / "our-int8")
+        elif "optimum" in options:
             try:
                 directory = peers.int8(environment, model, out / "models" / "optimum-int8", home)
             except peers.UnavailableError as error:

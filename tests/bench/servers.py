@@ -89,7 +89,11 @@ class Server:
 
     def cpu(self) -> float:
         """Seconds that its processes have computed since they started."""
-        return sum(map(tree_cpu, (self.process.pid, *self.also)))
+        return self.own_cpu() + sum(map(tree_cpu, self.also))
+
+    def own_cpu(self) -> float:
+        """The same, without what others computed for it."""
+        return tree_cpu(self.process.pid)
 
     def rss(self) -> float:
         """Megabytes of memory that its own processes hold."""
