@@ -68,7 +68,7 @@ def preparing(pods: Iterable[Pod]) -> set[str]:
         container["name"].removeprefix(PREPARE)
         for pod in alive(pods)
         for container in pod.get("status", {}).get("initContainerStatuses", [])
-        if "running" in container.get("state", {})
+        if container["name"].startswith(PREPARE) and "running" in container.get("state", {})
     }
 
 
@@ -76,11 +76,11 @@ def _troubles(pod: Pod, settings: str, now: datetime) -> Iterator[Trouble]:
     name = pod["metadata"]["name"]
     scheduled = _condition(pod, "PodScheduled")
     if scheduled.get("status") == "False":
-        yield Trouble(
-            "Unschedulable",
-            f"no node takes pod {name}: {_short(scheduled.get('message', 'no reason given'))}; "
-            f"add nodes, or ask for less in {settings}.resources",
-        )
+        why = _short(scheduled.get("message", "no reason given"))
+        step = f"add nodes, or ask for less in {settings}.resources"
+        if "persistentvolumeclaim" in why.lower():
+            step = "create the claim, or name another one in spec.modelStorage.claimName"
+        yield Trouble("Unschedulable", f"no node takes pod {name}: {why}; {step}")
     status = pod.get("status", {})
     for container in status.get("initContainerStatuses", []):
         if found := _preparation(name, container) or _container(name, container, settings):

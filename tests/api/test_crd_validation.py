@@ -85,6 +85,8 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("spec.models", [{**_MODEL, "uri": "hf://../ranker"}], _HUB),
     ("spec.models", [{**_MODEL, "uri": "hf://acme/ranker@../other"}], _HUB),
     ("spec.models", [{**_MODEL, "uri": "hf://acme/ranker..other"}], _HUB),
+    # It would share a directory with hf://acme/ranker@some/branch.
+    ("spec.models", [{**_MODEL, "uri": "hf://acme/ranker@some--branch"}], _HUB),
     (
         "spec.models",
         [{**_MODEL, "backend": "TensorRT"}],

@@ -125,6 +125,20 @@ def test_a_pod_that_no_node_takes() -> None:
     assert "3 Insufficient cpu.; add nodes, or ask for less in spec.pod.resources" in found.message
 
 
+def test_a_claim_that_is_missing_is_told_as_such() -> None:
+    message = '0/1 nodes are available: persistentvolumeclaim "models" not found.'
+    conditions = [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}]
+    found = trouble(pod(conditions=conditions))
+    assert found is not None
+    assert found.reason == "Unschedulable"
+    assert found.message.endswith("create the claim, or name another one in spec.modelStorage.claimName")
+
+
+def test_init_containers_of_others_prepare_no_model() -> None:
+    running = [{"name": name, "state": {"running": {}}} for name in ("istio-proxy", "prepare-best")]
+    assert pods.preparing([pod(initContainerStatuses=running)]) == {"best"}
+
+
 def test_a_probe_that_fails_for_a_while() -> None:
     running = container(started=True, state={"running": {"startedAt": "2026-05-01T11:00:00Z"}})
     assert trouble(pod(running, since=timedelta(seconds=5))) is None

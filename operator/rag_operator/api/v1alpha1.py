@@ -253,7 +253,8 @@ class Model(Part):
             "such as hf://ORGANISATION/NAME",
             **rules(
                 (
-                    f"!self.startsWith('hf://') || ({matches('self', HUB_PATTERN)} && !self.contains('..'))",
+                    f"!self.startsWith('hf://') || ({matches('self', HUB_PATTERN)} && !self.contains('..') "
+                    "&& !self.contains('--'))",
                     "after hf:// must come ORGANISATION/NAME, and @REVISION where one is meant, such as "
                     "hf://cross-encoder/ms-marco-MiniLM-L6-v2",
                 )

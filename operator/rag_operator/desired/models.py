@@ -36,7 +36,7 @@ def mounts(rag: RAGService) -> list[Manifest]:
 def directory(uri: str) -> str:
     """Where a model of the hub is prepared: a name made from its URI, the same for all who share a volume.
 
-    A repository's own name never holds two dashes in a row, so no two URIs share a directory.
+    A URI never holds two dashes in a row, so no two share a directory.
     """
     return str(MODELS_DIRECTORY / uri.removeprefix(_SCHEME).replace("/", "--").replace("@", "--at--"))
 
