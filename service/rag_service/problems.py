@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from rag_service.contract.model import Location, faults
 from rag_service.contract.wire import OBJECT, STRING, Problem
 from rag_service.engine.engine import BatchFailedError, BusyError, EngineDownError
-from rag_service.engine.tokens import TooLongError
+from rag_service.engine.tokens import TooLongError, TooMuchError
 from rag_service.rerank import UnknownModelError
 
 SHOWN = 3  # errors of one request that its answer lists
@@ -100,6 +100,9 @@ REFUSALS: Mapping[type[Exception], Callable[[Any], RefusedError]] = {
         404, "Validation", f"there is no model {error.name!r} here, only {', '.join(error.known)}"
     ),
     TooLongError: _too_long,
+    TooMuchError: lambda error: RefusedError(
+        413, "Validation", f"the request comes to more than {error.limit} tokens: send fewer documents, or shorter ones"
+    ),
     BusyError: _busy,
     EngineDownError: lambda error: RefusedError(503, "Unhealthy", f"{error}: try again, for another replica to answer"),
     BatchFailedError: lambda _: RefusedError(503, "Backend", "the model failed on this request; the log says why"),

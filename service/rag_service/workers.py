@@ -127,6 +127,7 @@ class _Keeper:
                 *sys.orig_argv[1:],
                 env={**os.environ, ENVIRONMENT: json.dumps(asdict(worker))},
                 pass_fds=(worker.listening, worker.keeping),
+                start_new_session=True,  # a terminal's Ctrl-C reaches them once, through this process
             )
             if self._stopping.is_set():
                 process.send_signal(signal.SIGTERM)

@@ -354,6 +354,17 @@ def test_a_verdict_that_cannot_be_read_is_made_anew(
         assert json.loads(kept.read_bytes())["rows"][0]["variant"] == list(REFERENCE)
 
 
+def test_a_verdict_for_lack_of_time_or_memory_is_not_kept(
+    sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = copied(sound, tmp_path / "model")
+    good = trial.run(model, REFERENCE)
+    for fault, kept in ((trial.PassingFault("gave no result within 120 s"), 0), ("died of SIGILL", 1)):
+        monkeypatch.setattr(trial, "run", lambda _, variant, fault=fault: good if variant == REFERENCE else fault)
+        assert verdicts.choose(model, read(model), FidelityGate()) == REFERENCE
+        assert len(list((model / verdicts.FOLDER).glob("*.json"))) == kept
+
+
 def test_where_no_trial_comes_to_an_end_the_reference_serves(
     sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -388,7 +399,7 @@ def test_a_service_finds_out_what_serves_and_says_so(sound: Path, tmp_path: Path
         served = verdicts.choose(model, read(model), FidelityGate())
         assert f'backend="{served.backend}"' in info
         assert f'precision="{served.precision}"' in info
-        assert f'fingerprint="{read(model).fingerprint(served.precision)}"' in info
+        assert f'fingerprint="{read(model).fingerprint(served.precision, served.backend)}"' in info
 
 
 INTEL = """processor\t: 0

@@ -4,15 +4,20 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from rag_service.contract.wire import LongDocuments
 from rag_service.engine import engine, rankers
+from rag_service.engine.reader import Reader
+from rag_service.engine.tokens import Tokens
 from rag_service.models import prepare
 from tests.service.running import Gate, InProcess, ServiceProcess, until
 from tests.service.troubled import DIE, HANG
@@ -314,3 +319,70 @@ async def test_work_whose_time_is_over_is_never_computed(tiny: dict[str, str]) -
         assert made.queued_tokens == 0
     finally:
         await made.stop()
+
+
+async def test_more_load_than_can_be_read_is_refused_and_the_rest_is_answered(
+    tiny: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twice what the engine can score, where tokenising is only half as fast again."""
+    ranker = rankers.load(*prepare.find(tiny["best"]))
+    read, run = ranker.reader, ranker.backend.run
+
+    def slow_reader(query: str, long: LongDocuments) -> Reader:
+        time.sleep(1 / 300)
+        return read(query, long)
+
+    def slow_run(batch: Sequence[Tokens], length: int) -> NDArray[np.float32]:
+        time.sleep(len(batch) / 200)
+        return run(batch, length)
+
+    monkeypatch.setattr(ranker, "reader", slow_reader)
+    monkeypatch.setattr(ranker.backend, "run", slow_run)
+    made = engine.Engine(1, timedelta(seconds=1))
+    await made.start()
+    try:
+        asked = []
+        for number in range(800):
+            deadline = time.monotonic() + 1
+            asked.append(asyncio.create_task(made.score(ranker, f"query {number}", ["a document"], deadline=deadline)))
+            await asyncio.sleep(1 / 400)
+        outcomes = await asyncio.gather(*asked, return_exceptions=True)
+    finally:
+        await made.stop()
+    answered = sum(isinstance(outcome, engine.Scored) for outcome in outcomes)
+    refused = sum(isinstance(outcome, engine.BusyError) for outcome in outcomes)
+    assert answered > 100
+    assert refused > 0
+
+
+async def test_one_who_is_in_a_hurry_does_not_wait_for_those_who_have_time(tiny: dict[str, str]) -> None:
+    ranker = rankers.load(*prepare.find(tiny["best"]))
+    gate = ranker.backend = Gate(ranker.backend)
+    made = engine.Engine(1, timedelta(seconds=30))
+    await made.start()
+    try:
+        for number in range(3):
+            await made.score(ranker, "learns the speed", [f"document {number}"])
+        gate.shut()
+        first = asyncio.create_task(made.score(ranker, "fills the thread", ["a"]))
+        await asyncio.to_thread(until, lambda: gate.waiting)
+        made.work.busy[0] = made.work.scored / 1000  # a thousand tokens a second
+        bulk = asyncio.create_task(made.score(ranker, "bulk", [f"{number} " + "a " * 30 for number in range(300)]))
+        await asyncio.to_thread(until, lambda: made.queued_tokens > 5000)
+        hurried = asyncio.create_task(made.score(ranker, "hurried", ["a"], deadline=time.monotonic() + 2))
+        await asyncio.sleep(0.1)
+        gate.open()
+        assert len((await hurried).scores) == 1
+        assert not bulk.done()
+        assert len((await bulk).scores) == 300
+        assert len((await first).scores) == 1
+    finally:
+        await made.stop()
+
+
+def test_a_request_of_too_many_tokens_is_refused(service: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "MOST_TOKENS", 20_000)
+    refused = service.rerank("query", [f"{number} " + "abcde " * 500 for number in range(900)])
+    assert refused.status_code == 413
+    assert "more than 20000 tokens: send fewer documents, or shorter ones" in refused.json()["error"]
+    assert service.rerank("query", ["a document"]).status_code == 200

@@ -47,8 +47,19 @@ def test_only_the_needed_files_are_fetched_and_the_commit_is_kept(hub: Hub, tmp_
     assert set(hub.downloads()) == NEEDED
     assert (made.uri, made.revision, made.recipe.max_tokens) == (URI, COMMIT, 64)
     local = prepare(f"file://{hub.repositories[NAME]}", tmp_path / "local")
-    assert made.fingerprint("fp32") == local.fingerprint("fp32")
+    assert made.fingerprint("fp32", "onnxruntime") == local.fingerprint("fp32", "onnxruntime")
     assert [path.name for path in (tmp_path / "models").iterdir() if path.is_dir()] == ["out"]
+
+
+def test_what_was_left_of_another_model_becomes_no_part_of_this_one(hub: Hub, tmp_path: Path) -> None:
+    """As where a repository no longer has a file that it had when an earlier attempt was killed."""
+    before = client.fetch(URI, tmp_path / "fetched")[1]
+    (before / "stale.safetensors").write_bytes(b"of before")
+    hub.repositories["acme/other"] = models.bi_encoder(tmp_path / "other")
+    _, directory = client.fetch("hf://acme/other", tmp_path / "fetched")
+    assert not before.exists()
+    assert "stale.safetensors" not in {path.name for path in directory.iterdir()}
+    assert list((tmp_path / "fetched").iterdir()) == [directory]
 
 
 def test_the_second_time_nothing_is_asked(hub: Hub, tmp_path: Path) -> None:

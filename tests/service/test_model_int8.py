@@ -31,7 +31,7 @@ def test_an_int8_graph_that_is_near_enough_is_kept_and_run_by_both_runtimes(tmp_
     assert graph.fidelity.queries == 20
     assert graph.fidelity.batch_delta <= 0.01
     assert (tmp_path / "out" / graph.file).stat().st_size > 0
-    assert made.fingerprint("int8") != made.fingerprint("fp32")
+    assert made.fingerprint("int8", "onnxruntime") != made.fingerprint("fp32", "onnxruntime")
 
     texts = [f"{'abc ' * number} word" for number in range(1, 12)]
     scores: dict[BackendName, np.ndarray] = {}

@@ -156,6 +156,16 @@ def test_a_volume_is_searched_before_the_image(tmp_path: Path) -> None:
     assert find(uri, environment)[0] == tmp_path / "volume" / "model"
 
 
+def test_what_another_version_left_on_the_volume_is_no_obstacle(tmp_path: Path) -> None:
+    uri = f"file://{models.cross_encoder(tmp_path / 'model')}"
+    environment = {"RAGSERVICE_MODELS": f"{tmp_path / 'volume'}:{tmp_path / 'image'}"}
+    for place in ("volume", "image"):
+        prepare(uri, tmp_path / place / "model")
+    path = tmp_path / "volume" / "model" / manifest.FILE
+    path.write_text(json.dumps({**json.loads(path.read_text()), "newer": 1}))
+    assert find(uri, environment)[0] == tmp_path / "image" / "model"
+
+
 def test_the_first_use_prepares_and_the_next_finds(tmp_path: Path) -> None:
     uri = f"file://{models.bi_encoder(tmp_path / 'model')}"
     environment = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
@@ -168,7 +178,7 @@ def test_the_first_use_prepares_and_the_next_finds(tmp_path: Path) -> None:
 @pytest.mark.parametrize("change", ["weights", "tokenizer", "config", "limit"])
 def test_whatever_changes_a_score_changes_the_fingerprint(tmp_path: Path, change: str) -> None:
     source = models.cross_encoder(tmp_path / "model")
-    before = prepare(f"file://{source}", tmp_path / "before").fingerprint("fp32")
+    before = prepare(f"file://{source}", tmp_path / "before").fingerprint("fp32", "onnxruntime")
     match change:
         case "weights":
             models.cross_encoder(source, seed=1)
@@ -178,7 +188,7 @@ def test_whatever_changes_a_score_changes_the_fingerprint(tmp_path: Path, change
             models.cross_encoder(source, layer_norm_eps=1e-5)
         case "limit":
             (source / "tokenizer_config.json").write_text('{"model_max_length": 64}')
-    assert prepare(f"file://{source}", tmp_path / "after").fingerprint("fp32") != before
+    assert prepare(f"file://{source}", tmp_path / "after").fingerprint("fp32", "onnxruntime") != before
 
 
 def test_each_precision_has_scores_of_its_own(tmp_path: Path) -> None:
@@ -189,8 +199,15 @@ def test_each_precision_has_scores_of_its_own(tmp_path: Path) -> None:
         )
         for d in "ab"
     ]
-    named = {one.fingerprint(precision) for one in int8 for precision in ("fp32", "bf16", "int8")}
+    named = {one.fingerprint(precision, "openvino") for one in int8 for precision in ("fp32", "bf16", "int8")}
     assert len(named) == 4  # the int8 graphs differ, what the others run is the same
+
+
+def test_backends_share_scores_only_where_they_agree(tmp_path: Path) -> None:
+    made = prepare(f"file://{models.cross_encoder(tmp_path / 'model')}", tmp_path / "out")
+    assert made.fingerprint("fp32", "openvino") == made.fingerprint("fp32", "onnxruntime")
+    assert made.fingerprint("bf16", "openvino") != made.fingerprint("bf16", "sentence-transformers")
+    assert made.fingerprint("int8", "openvino") != made.fingerprint("int8", "onnxruntime")
 
 
 def test_files_prepared_by_another_version_are_refused(tmp_path: Path) -> None:
@@ -204,7 +221,7 @@ def test_files_prepared_by_another_version_are_refused(tmp_path: Path) -> None:
 
 def test_the_same_files_elsewhere_are_the_same_model(tmp_path: Path) -> None:
     made = [prepare(f"file://{models.cross_encoder(tmp_path / name)}", tmp_path / f"{name}-prepared") for name in "ab"]
-    assert made[0].fingerprint("fp32") == made[1].fingerprint("fp32")
+    assert made[0].fingerprint("fp32", "onnxruntime") == made[1].fingerprint("fp32", "onnxruntime")
 
 
 def without(source: Path, name: str) -> None:
@@ -352,10 +369,10 @@ def test_a_published_graph_is_served_as_it_is(tmp_path: Path) -> None:
 
 def test_tensors_beside_a_published_graph_are_part_of_its_fingerprint(tmp_path: Path) -> None:
     source = published(tmp_path)
-    before = prepare(f"file://{source}", tmp_path / "before").fingerprint("fp32")
+    before = prepare(f"file://{source}", tmp_path / "before").fingerprint("fp32", "onnxruntime")
     tensors_ = source / "model.onnx.data"
     tensors_.write_bytes(bytes(tensors_.stat().st_size))
-    assert prepare(f"file://{source}", tmp_path / "after").fingerprint("fp32") != before
+    assert prepare(f"file://{source}", tmp_path / "after").fingerprint("fp32", "onnxruntime") != before
 
 
 def test_a_published_graph_with_two_labels_is_refused_before_it_serves(tmp_path: Path) -> None:

@@ -65,6 +65,27 @@ def test_who_has_to_be_answered_first_goes_first_and_takes_others_along() -> Non
     assert pending.take(lambda _: 512) == Batch("model", 112, (("between", 0), ("patient", 1)))
 
 
+def test_what_has_more_time_is_not_ahead() -> None:
+    pending: Pending[str, str] = Pending()
+    pending.add("urgent", "model", [8, 100], 2)
+    pending.add("patient", "model", [8] * 50, 9)
+    assert [pending.ahead(deadline) for deadline in (1, 2, 5, 9)] == [0, 108, 108, 508]
+
+
+def test_everything_is_forgotten_at_once() -> None:
+    pending: Pending[str, str] = Pending()
+    pending.add("a", "model", [8, 100], 2)
+    pending.clear()
+    assert pending.tokens == 0
+    assert pending.take(lambda _: 512) is None
+
+
+def test_an_input_without_tokens_has_a_length_all_the_same() -> None:
+    pending: Pending[str, str] = Pending()
+    pending.add("empty", "model", [0], 1)
+    assert pending.take(lambda _: 512) == Batch("model", 8, (("empty", 0),))
+
+
 def test_jobs_are_overdue_from_their_deadline_on() -> None:
     pending: Pending[str, str] = Pending()
     pending.add("early", "model", [8, 100], 2)

@@ -20,15 +20,21 @@ from rag_service.contract.admission import retry_after
 from rag_service.contract.wire import LongDocuments
 from rag_service.engine.cost import FEWEST, Cost
 from rag_service.engine.health import HOPELESS, PERIOD, Doing, Watchdog
+from rag_service.engine.passages import MOST_PASSAGES
 from rag_service.engine.pending import Batch, Pending
 from rag_service.engine.rankers import Ranker
 from rag_service.engine.reader import Reader
-from rag_service.engine.tokens import Read, Tokens, TooLongError, together
+from rag_service.engine.tokens import Read, Tokens, TooLongError, TooMuchError, together
 
 # A backend may fail on one batch: its requests fail, no others. One that fails so often in a row is broken.
 FAILURES = 3
 # Engine threads that one thread can tokenise for; on the fastest CPUs it takes an eighth of the time of scoring.
 TOKENISED = 4
+# Tokens of one request: a thousand documents of a thousand tokens. They wait in memory, some 50 bytes each.
+MOST_TOKENS = 1 << 20
+# To tell before it is read how much work a request brings: a guess that holds for English, corrected by what was read.
+CHARACTERS_PER_TOKEN = 4
+LEARNED_FROM = 32  # requests
 
 # Seconds that a thread has for its last batch, which nobody waits for any more.
 LEAVING = 5.0
@@ -113,6 +119,8 @@ class Engine:
             threading.Thread(target=self._run, args=(number,), name=f"engine-{number}", daemon=True)
             for number in range(threads)
         ]
+        self._reading = 0  # tokens, roughly, of requests that are being tokenised
+        self._misjudged = 1.0  # tokens of requests, by what was guessed
         self._tokenising = ThreadPoolExecutor(-(-threads // TOKENISED), "tokenise")
         self._watching: asyncio.Task[None]
         self._loop: asyncio.AbstractEventLoop
@@ -167,12 +175,23 @@ class Engine:
         """Score documents. Cancel it when nobody wants the answer any more: what still waits is then never computed.
 
         `deadline`: of `time.monotonic`. Earlier ones go first; what still waits then is dropped. Raises
-        EngineDownError, BatchFailedError, TooLongError where the documents must not be cut, BusyError when more waits
-        than could be done in time, TimeoutError at the deadline.
+        EngineDownError, BatchFailedError, TooLongError where the documents must not be cut, TooMuchError when they
+        are too many, BusyError when more waits than could be done in time, TimeoutError at the deadline.
         """
         began = perf_counter()
-        first, read = await self._read(ranker, query, documents, long)
+        # Refused before it is read: otherwise, under a load that tokenising cannot keep up with, all would be read,
+        # too late, and nobody be answered.
+        guessed = _guess(ranker, query, documents, long)
+        roughly = round(guessed * self._misjudged)
+        with self._changed:
+            self._refuse_late(roughly, deadline)
+        self._reading += roughly
+        try:
+            first, read = await self._read(ranker, query, documents, long)
+        finally:
+            self._reading -= roughly
         inputs = [*first, *(tokens for one in read for tokens in one.inputs)]
+        self._misjudged += (sum(len(tokens.ids) for tokens in inputs) / guessed - self._misjudged) / LEARNED_FROM
         queued = perf_counter()
         job = _Job(ranker, inputs, self._loop.create_future(), [_NOTHING] * len(inputs), len(inputs), deadline)
         self._admit(job)
@@ -200,11 +219,16 @@ class Engine:
 
         groups = together(documents)
         reader, made = await self._tokenise(begin, next(groups))
+        total = _tokens(made)
         for group in groups:
             try:
-                made += await self._tokenise(reader.read, group)
+                more = await self._tokenise(reader.read, group)
             except TooLongError as error:
                 raise error.after(len(made)) from None
+            made += more
+            total += _tokens(more)
+            if total > MOST_TOKENS:
+                raise TooMuchError(MOST_TOKENS)
         return reader.first, made
 
     async def _tokenise(self, work: Callable[Given, Result], *given: Given.args, **_: Given.kwargs) -> Result:
@@ -212,16 +236,24 @@ class Engine:
 
     def _admit(self, job: _Job) -> None:
         sizes = [len(tokens.ids) for tokens in job.inputs]
-        patience = timedelta(seconds=min(self._patience.total_seconds(), job.deadline - monotonic()))
         with self._changed:
-            if self._trouble or self._stopping:
-                raise EngineDownError(self._trouble or "the server stops")
+            self._refuse_late(sum(sizes), job.deadline)
             self.work.offered += sum(sizes)
-            if wait := retry_after(self._pending.tokens, sum(sizes), self.speed, patience):
-                raise BusyError(wait)
             self._jobs.add(job)
             self._pending.add(job, job.ranker, sizes, job.deadline, job.ranker.manifest.recipe.max_tokens)
             self._changed.notify(len(sizes))
+
+    def _refuse_late(self, tokens: int, deadline: float) -> None:
+        """Raise when so many more tokens cannot be scored in time. Call it with the lock held."""
+        if self._trouble or self._stopping:
+            raise EngineDownError(self._trouble or "the server stops")
+        patience = timedelta(seconds=min(self._patience.total_seconds(), deadline - monotonic()))
+        if not retry_after(self._pending.tokens + self._reading, tokens, self.speed, patience):
+            return
+        # What has more time than this one goes after it.
+        if wait := retry_after(self._pending.ahead(deadline) + self._reading, tokens, self.speed, patience):
+            self.work.offered += tokens
+            raise BusyError(wait)
 
     def _run(self, number: int) -> None:
         """One thread's life."""
@@ -322,11 +354,23 @@ class Engine:
         """On the event loop: from now on score nothing, and tell everyone who waits."""
         log.error("%s: %d requests are not answered", trouble, len(self._jobs))
         self._trouble = trouble
+        with self._changed:
+            self._pending.clear()
         self._tell(trouble)
 
     def _tell(self, trouble: str) -> None:
         for job in self._jobs:
             _end(job, EngineDownError(trouble))
+
+
+def _guess(ranker: Ranker, query: str, documents: Sequence[str], long: LongDocuments) -> int:
+    """About how many tokens the model reads of a request."""
+    most = ranker.manifest.recipe.max_tokens * (MOST_PASSAGES if long == "max_passage" else 1)
+    return sum(min((len(query) + len(one)) // CHARACTERS_PER_TOKEN + 1, most) for one in documents)
+
+
+def _tokens(read: Sequence[Read]) -> int:
+    return sum(len(tokens.ids) for one in read for tokens in one.inputs)
 
 
 def _end(job: _Job, error: Exception) -> None:

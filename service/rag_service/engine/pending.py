@@ -21,6 +21,7 @@ def padded(tokens: int, longest: int = sys.maxsize) -> int:
     Padding to the longest of a batch would let a score depend on its batch mates, in the last bits at least, and
     waste work: inputs of mixed lengths run at a third of the speed. `longest`: what the model can read.
     """
+    tokens = max(1, tokens)
     step = max(_STEP, (1 << (tokens - 1).bit_length()) // _STEPS)
     return min(-(-tokens // step) * step, longest)
 
@@ -101,6 +102,21 @@ class Pending(Generic[Job, Model]):
                     break
                 late.add(share.job)
         return late
+
+    def ahead(self, deadline: float) -> int:
+        """The tokens that wait and go before those of a job that comes now with this deadline."""
+        return sum(
+            size
+            for queue in self._queues.values()
+            for share in queue
+            if share.urgency[0] <= deadline
+            for _, size in share.inputs
+        )
+
+    def clear(self) -> None:
+        """Forget everything that waits."""
+        self._queues.clear()
+        self.tokens = 0
 
     def drop(self, job: Job) -> None:
         """Forget what still waits of a job whose answer nobody wants any more."""

@@ -44,7 +44,7 @@ class _Loaded:
         self.manifest = manifest
         self.backend = backend
         self.variant = variant
-        self.fingerprint = manifest.fingerprint(variant.precision)
+        self.fingerprint = manifest.fingerprint(variant.precision, variant.backend)
         self._tokeniser = tokeniser
 
     def reader(self, query: str, long: LongDocuments) -> Reader:

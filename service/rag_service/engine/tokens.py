@@ -42,6 +42,14 @@ class TooLongError(Exception):
         return TooLongError(positions, self.limit)
 
 
+class TooMuchError(Exception):
+    """A request has more tokens in all than one request may. `limit`: how many those are."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self.limit = limit
+
+
 class Tokeniser:
     """A model's tokenizer. Texts go in batches: a call gives up the interpreter's lock while it works."""
 

@@ -33,8 +33,14 @@ ROUNDS = 5  # each is timed; the best time counts, and the first compiles code
 FULL = 256  # padded tokens in a batch that is timed: what a busy engine, or a request alone, brings together
 BATCH = 512  # in one whose scores are compared
 
-FAILED = 2
+FAILED, STARVED = 2, 3
 PR_SET_PDEATHSIG = 1  # of linux/prctl.h
+
+
+class PassingFault(str):
+    """Why nothing was measured this time: memory or time ran out. The next trial may have more of it."""
+
+    __slots__ = ()
 
 
 def run(directory: Path, variant: Variant, limit: float = LIMIT) -> Measurement | str:
@@ -45,19 +51,27 @@ def run(directory: Path, variant: Variant, limit: float = LIMIT) -> Measurement 
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=limit, check=False
         )
     except subprocess.TimeoutExpired:
-        return f"gave no result within {limit:g} s"
-    said = done.stderr.strip().splitlines() or [""]
-    if done.returncode < 0:
-        with contextlib.suppress(ValueError):
-            name = signal.Signals(-done.returncode).name
-            memory = ", for lack of memory it seems" if name == "SIGKILL" or "alloc" in done.stderr else ""
-            return f"died of {name}{memory}"
+        return PassingFault(f"gave no result within {limit:g} s")
     if done.returncode:
-        return said[-1] or f"ended with {done.returncode}"
+        return _fault(done)
     try:
         return Measurement.model_validate_json(done.stdout.strip().splitlines()[-1])
     except (ValidationError, IndexError):
         return "gave something that is no measurement"
+
+
+def _fault(done: subprocess.CompletedProcess[str]) -> str:
+    """Why a trial ended without a result."""
+    said = (done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1]
+    if done.returncode == STARVED:
+        return PassingFault(said)
+    if done.returncode > 0:
+        return said
+    numbers = {number.value: number.name for number in signal.Signals}
+    name = numbers.get(-done.returncode, f"signal {-done.returncode}")
+    if name == "SIGKILL" or "alloc" in done.stderr:
+        return PassingFault(f"died of {name}, for lack of memory it seems")
+    return f"died of {name}"
 
 
 def measure(ranker: Ranker, clock: Callable[[], float]) -> Measurement:
@@ -138,7 +152,7 @@ def main(arguments: Sequence[str]) -> int:
         return FAILED
     except MemoryError:
         print("there is not enough memory", file=sys.stderr)  # noqa: T201
-        return FAILED
+        return STARVED
     return 0
 
 

@@ -57,7 +57,8 @@ def choose(
             verdict = choice.judge(measured, gate)
             if verdict is None:
                 return _unjudged(manifest, possible, measured)
-            _remember(name, directory, verdict)
+            if not any(isinstance(found, trial.PassingFault) for found in measured.values()):
+                _remember(name, directory, verdict)
     refused = [Row(variant=variant, fault=why) for variant, why in known.items() if why]
     served = verdict.best(possible)
     table = choice.table(verdict, served, refused)

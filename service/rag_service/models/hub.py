@@ -57,15 +57,20 @@ class _File:
         return bool(self.sha256 or self.git)
 
 
-def fetch(uri: str, into: Path) -> str:
-    """Fetch a model's files into a directory, those that are not there yet, and return the commit that they are of.
+def fetch(uri: str, below: Path) -> tuple[str, Path]:
+    """Fetch a model's files, those that are not there yet; the commit that they are of, and the directory.
 
+    That is one below `below`, for this commit alone: what was left of another would be taken for a part of this one.
     The settings come first: a model that cannot be served is refused before its weights are fetched.
     Raises ModelError, and OSError when the directory cannot be written.
     """
     repository, revision = parse(uri)
     commit, files = _bounded(uri, ANSWER, lambda: _listed(uri, repository, revision))
+    into = below / hashlib.blake2b(f"{repository}@{commit}".encode(), digest_size=8).hexdigest()
     into.mkdir(parents=True, exist_ok=True)
+    for other in below.iterdir():
+        if other != into:
+            shutil.rmtree(other, ignore_errors=True)
 
     def get(names: Iterable[str]) -> None:
         chosen = [files[name] for name in names]
@@ -77,7 +82,7 @@ def fetch(uri: str, into: Path) -> str:
     described = source.describe(uri, into)
     _, names = source.weights(uri, files, described)
     get(names)
-    return commit
+    return commit, into
 
 
 def parse(uri: str) -> tuple[str, str | None]:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt, ValidationError
 
 from rag_service.contract.model import Shape
-from rag_service.contract.settings import Precision
+from rag_service.contract.settings import BackendName, Precision
 from rag_service.models import ModelError
 
 FILE = "manifest.json"
@@ -70,10 +70,15 @@ class Manifest(Shape):
         """The graph that a backend runs at this precision; None where there is none."""
         return self.graphs.get("int8" if precision == "int8" else "fp32")
 
-    def fingerprint(self, precision: Precision) -> str:
-        """Names the scores of this model at this precision among all others, in 32 hexadecimal digits."""
+    def fingerprint(self, precision: Precision, backend: BackendName) -> str:
+        """Names the scores of this model at this precision among all others, in 32 hexadecimal digits.
+
+        In fp32 all backends agree but for the last bits. What rounds more, each rounds in its own way.
+        """
         graph = self.graphs.get("int8") if precision == "int8" else None
-        parts = (self.recipe.model_dump_json(), precision, graph.digest if graph else "")
+        parts = [self.recipe.model_dump_json(), precision, graph.digest if graph else ""]
+        if precision != "fp32":
+            parts.append(backend)
         return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
 
 

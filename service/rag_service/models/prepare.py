@@ -43,7 +43,7 @@ def find(uri: str, environment: Mapping[str, str] = os.environ) -> tuple[Path, M
     for root in filter(None, environment.get(PREPARED, "").split(os.pathsep)):
         for directory in sorted(Path(root).glob("[!.]*")):
             # Others on a shared volume may be of other versions, and broken to this one.
-            if manifest.mentions(directory, uri) and (found := manifest.read(directory)) and found.uri == uri:
+            if manifest.mentions(directory, uri) and (found := _usable(directory)) and found.uri == uri:
                 return directory, found
     cache = Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ragservice" / "models"
     if uri.startswith(hub.PREFIX):
@@ -53,7 +53,7 @@ def find(uri: str, environment: Mapping[str, str] = os.environ) -> tuple[Path, M
         if found := manifest.read(directory):
             return directory, found
         kept = cache / _name(recipe(inspect(uri, directory)).model_dump_json())
-    if found := manifest.read(kept):
+    if found := _usable(kept):
         return kept, found
     return kept, prepare(uri, kept)
 
@@ -96,11 +96,12 @@ def _ready(uri: str, out: Path, precisions: Collection[Made]) -> Manifest | None
 def _prepare(uri: str, out: Path, precisions: Collection[Made], there: Manifest | None, work: Path) -> Manifest:
     """What `prepare` does once it is alone. `there`: what it finds in `out`; `work`: where it may write meanwhile."""
     fetched = work / FETCHED
+    revision: str | None
     if uri.startswith(hub.PREFIX):
-        revision: str | None = hub.fetch(uri, fetched)
-        source = inspect(uri, fetched)
+        revision, published = hub.fetch(uri, fetched)
     else:
-        revision, source = None, inspect(uri, locate(uri))
+        revision, published = None, locate(uri)
+    source = inspect(uri, published)
     made = recipe(source)
     if there and (there.uri, there.recipe) == (uri, made) and _has(there, precisions):
         return there
@@ -204,10 +205,10 @@ def _copy(source: Source, into: Path) -> None:
         shutil.copyfile(source.directory / name, into / name)
 
 
-def _usable(out: Path) -> Manifest | None:
+def _usable(directory: Path) -> Manifest | None:
     """What is prepared already; what another version of ours prepared is made anew."""
     try:
-        return manifest.read(out)
+        return manifest.read(directory)
     except ModelError as error:
         log.warning("%s", error)
         return None
