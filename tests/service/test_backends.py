@@ -164,14 +164,16 @@ def test_it_agrees_with_the_reference(prepared: Path, variant: Variant) -> None:
 
 
 def test_scores_are_named_by_what_they_depend_on(prepared: Path) -> None:
-    """The fp32 scores of two backends are the same scores; those of another precision are not."""
+    """The fp32 scores of two backends are the same scores; what rounds more, each backend rounds in its own way."""
     names = {
         variant: load(prepared, variant).fingerprint
         for variant in VARIANTS
         if variant.backend != "sentence-transformers"
     }
     assert names[REFERENCE] == names[Variant("openvino", "fp32")]
-    assert names[Variant("onnxruntime", "int8")] == names[Variant("openvino", "int8")] != names[REFERENCE]
+    rounded = {name for variant, name in names.items() if variant.precision != "fp32"}
+    assert len(rounded) == sum(variant.precision != "fp32" for variant in names)
+    assert names[REFERENCE] not in rounded
 
 
 def test_openvino_runs_batches_of_few_sizes() -> None:
