@@ -17,6 +17,9 @@ from devcluster.paths import ClusterPaths
 _SECONDS_FOR_KEPT = 10.0
 _SECONDS_FOR_STARTED = 90.0
 _SECONDS_BETWEEN_LOOKS = 2.0
+# A killed process keeps its ports for a moment after it is no longer found: its successor may have to begin again.
+_STARTS = 3
+_SECONDS_FOR_PORT = 2.0
 _log = logging.getLogger(__name__)
 
 
@@ -60,7 +63,7 @@ def ensure(
         _log.info("%s runs but does not answer: it is started anew", component.name)
         stop(paths, [component.name])
     _start(paths, hung, launcher)
-    _wait(paths, [*missing, *hung], probe)
+    _wait(paths, [*missing, *hung], launcher, probe)
 
 
 def stop(paths: ClusterPaths, names: Sequence[str]) -> None:
@@ -69,14 +72,18 @@ def stop(paths: ClusterPaths, names: Sequence[str]) -> None:
     processes.kill((process for process in found if process.is_component and process.component in names), paths.root)
 
 
-def _wait(paths: ClusterPaths, started: Sequence[Component], probe: Probe) -> None:
+def _wait(paths: ClusterPaths, started: Sequence[Component], launcher: Sequence[str], probe: Probe) -> None:
     deadline = time.monotonic() + _SECONDS_FOR_STARTED
+    starts = dict.fromkeys((component.name for component in started), 1)
     while started:
         failing = probe([component.health for component in started], _SECONDS_BETWEEN_LOOKS)
         started = [component for component in started if component.health in failing]
         alive = {process.component for process in processes.find(paths.root) if process.is_component}
         for component in started:
-            if component.name not in alive or time.monotonic() > deadline:
+            if component.name not in alive and starts[component.name] < _STARTS:
+                starts[component.name] += 1
+                _start(paths, [component], launcher)
+            elif component.name not in alive or time.monotonic() > deadline:
                 log = paths.logs / f"{component.name}.log"
                 how = "does not answer" if component.name in alive else "has ended"
                 raise DevclusterError(f"{component.name} {how}: {processes.reason(log)} - log: {log}")
@@ -96,8 +103,16 @@ def _listener(port: int) -> Iterator[int]:
     if port == 0:
         yield subprocess.DEVNULL
         return
-    try:
-        with socket.create_server((LOOPBACK, port), backlog=128) as listener:
-            yield listener.fileno()
-    except OSError as error:
-        raise DevclusterError(f"port {port} of {LOOPBACK}: {error.strerror}; end what listens there") from error
+    with _bound(port) as listener:
+        yield listener.fileno()
+
+
+def _bound(port: int) -> socket.socket:
+    deadline = time.monotonic() + _SECONDS_FOR_PORT
+    while True:
+        try:
+            return socket.create_server((LOOPBACK, port), backlog=128)
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise DevclusterError(f"port {port} of {LOOPBACK}: {error.strerror}; end what listens there") from error
+            time.sleep(0.05)

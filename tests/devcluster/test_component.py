@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,7 +80,25 @@ def test_a_changed_configuration_file_means_a_restart(paths: ClusterPaths, serve
     assert pid(paths) != first
 
 
-def test_one_that_ends_is_reported_at_once_with_its_own_words(paths: ClusterPaths) -> None:
+def test_one_that_ends_at_first_is_started_again(paths: ClusterPaths, tmp_path: Path) -> None:
+    """As when the port that it needs is still held by the one before, which is on its way out."""
+    port = free_port()
+    command = f"mkdir {tmp_path}/first && sleep 0.2 && exit 1; exec {sys.executable} -c '{SERVER}' {port}"
+    slow = Component("slow", ("/bin/sh", "-c", command), health=f"http://127.0.0.1:{port}/")
+    component.ensure(paths, [slow], probe=probe.wait)
+    assert (tmp_path / "first").is_dir()
+    assert probe.wait([slow.health], 10) == []
+
+
+def test_a_port_that_is_still_held_for_a_moment_is_waited_for(paths: ClusterPaths) -> None:
+    taken = socket.create_server(("127.0.0.1", 0))
+    one = Component("one", ("/bin/sleep", "60"), health="", listen=taken.getsockname()[1])
+    threading.Timer(0.5, taken.close).start()
+    component.ensure(paths, [one], probe=lambda *_: [])
+    assert pid(paths)
+
+
+def test_one_that_ends_again_and_again_is_reported_with_its_own_words(paths: ClusterPaths) -> None:
     command = (sys.executable, "-c", "import time, sys; time.sleep(0.3); sys.exit('Error: no such flag')")
     broken = Component("broken", command, health=f"http://127.0.0.1:{free_port()}/")
     with pytest.raises(DevclusterError, match=r"broken has ended: Error: no such flag - log: .*broken\.log"):
