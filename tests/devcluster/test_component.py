@@ -20,6 +20,15 @@ import http.server, sys
 http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), http.server.SimpleHTTPRequestHandler).serve_forever()
 """
 
+FAILS_FIRST = """
+import pathlib, sys, time
+first = pathlib.Path(sys.argv[2])
+if not first.exists():
+    first.mkdir()
+    time.sleep(0.3)
+    sys.exit("Error: address already in use")
+"""
+
 
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -83,8 +92,8 @@ def test_a_changed_configuration_file_means_a_restart(paths: ClusterPaths, serve
 def test_one_that_ends_at_first_is_started_again(paths: ClusterPaths, tmp_path: Path) -> None:
     """As when the port that it needs is still held by the one before, which is on its way out."""
     port = free_port()
-    command = f"mkdir {tmp_path}/first && sleep 0.2 && exit 1; exec {sys.executable} -c '{SERVER}' {port}"
-    slow = Component("slow", ("/bin/sh", "-c", command), health=f"http://127.0.0.1:{port}/")
+    command = (sys.executable, "-c", FAILS_FIRST + SERVER, str(port), str(tmp_path / "first"))
+    slow = Component("slow", command, health=f"http://127.0.0.1:{port}/")
     component.ensure(paths, [slow], probe=probe.wait)
     assert (tmp_path / "first").is_dir()
     assert probe.wait([slow.health], 10) == []
