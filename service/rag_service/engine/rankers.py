@@ -1,6 +1,7 @@
 """The two kinds of models: how each turns a query and documents into inputs, and its outputs into scores."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -39,7 +40,7 @@ class Ranker(Protocol):
         """A raw score on the scale that clients expect."""
 
 
-class _Loaded:
+class _Loaded(ABC):
     def __init__(self, manifest: Manifest, tokeniser: Tokeniser, backend: Backend, variant: Variant) -> None:
         self.manifest = manifest
         self.backend = backend
@@ -47,9 +48,9 @@ class _Loaded:
         self.fingerprint = manifest.fingerprint(variant.precision, variant.backend)
         self._tokeniser = tokeniser
 
+    @abstractmethod
     def reader(self, query: str, long: LongDocuments) -> Reader:
         """See `Ranker`."""
-        raise NotImplementedError
 
     def encode(self, query: str, documents: Sequence[str]) -> list[Tokens]:
         """See `Ranker`."""
