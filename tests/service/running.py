@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -193,3 +194,41 @@ class InProcess(Service):
         self._server.should_exit = True
         self._thread.join(60)
         assert not self._thread.is_alive()
+
+
+@dataclass
+class Drained:
+    """What clients met of a server that was told to stop while they asked."""
+
+    answered: list[int] = field(default_factory=list)  # statuses
+    failed: list[httpx.HTTPError] = field(default_factory=list)
+    told: int = 0  # clients that were asked to connect elsewhere
+
+
+def drain(service: ServiceProcess, clients: int) -> Drained:
+    """Send SIGTERM while so many clients ask over connections that they keep, until each fails or is told to leave."""
+    met = Drained()
+    one_at_a_time = threading.Lock()
+
+    def ask() -> None:
+        with httpx.Client(base_url=service.url, timeout=30) as client:
+            while True:
+                try:
+                    answer = client.post("/rerank", json={"query": "q", "texts": ["a", "b"]})
+                except httpx.HTTPError as error:
+                    met.failed.append(error)
+                    return
+                met.answered.append(answer.status_code)
+                if answer.headers.get("Connection") == "close":
+                    with one_at_a_time:
+                        met.told += 1
+                    return
+
+    threads = [threading.Thread(target=ask) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    until(lambda: len(met.answered) > 50)
+    service.process.send_signal(signal.SIGTERM)
+    for thread in threads:
+        thread.join(30)
+    return met

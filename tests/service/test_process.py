@@ -14,7 +14,7 @@ import pytest
 
 from rag_service.__main__ import main
 from tests import models
-from tests.service.running import InProcess, ServiceProcess, until
+from tests.service.running import InProcess, ServiceProcess, drain, until
 
 pytestmark = pytest.mark.process
 
@@ -141,31 +141,10 @@ def test_before_it_ends_the_server_is_not_ready_and_sends_clients_elsewhere(
 def test_no_request_fails_while_the_server_drains(tmp_path: Path, tiny: dict[str, str]) -> None:
     """Clients that keep connections open, and go elsewhere when told to, lose nothing."""
     with ServiceProcess(tmp_path, tiny, drain="1s") as service:
-        told, failed, answered = threading.Event(), [], []
-
-        def ask() -> None:
-            with httpx.Client(base_url=service.url, timeout=30) as client:
-                while True:
-                    try:
-                        answer = client.post("/rerank", json={"query": "q", "texts": ["a", "b"]})
-                    except httpx.HTTPError as error:
-                        failed.append(error)
-                        return
-                    answered.append(answer.status_code)
-                    if answer.headers.get("Connection") == "close":
-                        told.set()
-                        return
-
-        clients = [threading.Thread(target=ask) for _ in range(4)]
-        for client in clients:
-            client.start()
-        until(lambda: len(answered) > 50)
-        service.process.send_signal(signal.SIGTERM)
-        for client in clients:
-            client.join(30)
-        assert told.is_set()
-        assert not failed
-        assert set(answered) == {200}
+        drained = drain(service, clients=4)
+        assert drained.told
+        assert not drained.failed
+        assert set(drained.answered) == {200}
         assert service.process.wait(30) == 0
 
 

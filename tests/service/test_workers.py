@@ -15,7 +15,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from rag_service.contract.load import LoadReport, merged
-from tests.service.running import ServiceProcess, until
+from tests.service.running import ServiceProcess, drain, until
 from tests.service.troubled import DIE, HANG
 
 pytestmark = pytest.mark.process
@@ -185,29 +185,8 @@ def quickly(service: ServiceProcess, path: str, status: int) -> list[httpx.Respo
 
 def test_no_request_fails_while_all_of_them_drain(tmp_path: Path, tiny: dict[str, str]) -> None:
     with Troubled(tmp_path, tiny, drain="1s") as service:
-        failed, answered, told = [], [], []
-
-        def load() -> None:
-            with httpx.Client(base_url=service.url, timeout=30) as client:
-                while True:
-                    try:
-                        answer = client.post("/rerank", json={"query": "q", "texts": ["a", "b"]})
-                    except httpx.HTTPError as error:
-                        failed.append(error)
-                        return
-                    answered.append(answer.status_code)
-                    if answer.headers.get("Connection") == "close":
-                        told.append(answer)
-                        return
-
-        clients = [threading.Thread(target=load) for _ in range(6)]
-        for client in clients:
-            client.start()
-        until(lambda: len(answered) > 50)
-        service.process.send_signal(signal.SIGTERM)
-        for client in clients:
-            client.join(30)
-        assert (len(told), failed, set(answered)) == (6, [], {200})
+        drained = drain(service, clients=6)
+        assert (drained.told, drained.failed, set(drained.answered)) == (6, [], {200})
         assert service.process.wait(30) == 0
         refused_or_gone(service)
 
